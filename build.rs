@@ -1,0 +1,40 @@
+//! Compiles the proto files without protoc, and notes which commit is built.
+
+use std::error::Error;
+use std::path::PathBuf;
+use std::process::Command;
+
+const PROTOS: [&str; 5] = [
+    "likewise/v1/types.proto",
+    "likewise/v1/like_service.proto",
+    "likewise/v1/counter_service.proto",
+    "likewise/v1/cluster_service.proto",
+    "likewise/replication/v1/replication_service.proto",
+];
+
+fn main() -> Result<(), Box<dyn Error>> {
+    println!("cargo:rerun-if-changed=proto");
+    let descriptors = protox::compile(PROTOS, ["proto"])?;
+    let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
+    let set = prost::Message::encode_to_vec(&descriptors);
+    std::fs::write(out_dir.join("likewise_descriptors.bin"), set)?;
+    tonic_prost_build::configure()
+        .bytes(".")
+        .compile_fds(descriptors)?;
+    note_commit();
+    Ok(())
+}
+
+/// A build outside a git checkout is legitimate; it says so in `--version`.
+fn note_commit() {
+    println!("cargo:rerun-if-changed=.git/HEAD");
+    println!("cargo:rerun-if-changed=.git/refs/heads");
+    let commit = Command::new("git")
+        .args(["rev-parse", "--short=12", "HEAD"])
+        .output()
+        .ok()
+        .filter(|output| output.status.success())
+        .and_then(|output| String::from_utf8(output.stdout).ok())
+        .map_or_else(|| "unknown".to_owned(), |text| text.trim().to_owned());
+    println!("cargo:rustc-env=LIKEWISE_COMMIT={commit}");
+}

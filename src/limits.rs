@@ -1,0 +1,54 @@
+//! Every bound has its name here. Bounds that an operator may move are defaults of `config`; those
+//! below are fixed, because formats or other bounds depend on them.
+
+/// Bytes of a post, user or counter id.
+pub const ID_BYTES_MAX: usize = 256;
+/// Bytes of a request id.
+pub const REQUEST_ID_BYTES_MAX: usize = 64;
+/// Bytes of a region's name. Short, for each token spells out the regions.
+pub const REGION_BYTES_MAX: usize = 24;
+/// Bytes of a cluster id.
+pub const CLUSTER_ID_BYTES_MAX: usize = 64;
+
+/// Items of one batch of writes.
+pub const BATCH_ITEMS_MAX: usize = 10_000;
+/// Posts in one read, or followed by one watch.
+pub const READ_POSTS_MAX: usize = 1_000;
+/// Bytes of one request of a client.
+pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
+/// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
+pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
+
+/// Events of one block of the codec.
+pub const BLOCK_EVENTS_MAX: usize = 1 << 16;
+/// Bytes of one block of the codec.
+pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+/// Dots that one event names as removed or replaced. Far above what any history makes: a user has as
+/// many live dots as regions liked at once.
+pub const REMOVED_DOTS_MAX: usize = 4_096;
+/// Replicas that one block, vector or table speaks of.
+pub const REPLICAS_MAX: usize = 1 << 16;
+/// Entries of a token.
+pub const TOKEN_ENTRIES_MAX: usize = 64;
+/// Characters of a token or like id that is looked at at all.
+pub const TOKEN_CHARS_MAX: usize = 4_096;
+
+/// Bytes of one frame between peers.
+pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the record of one group commit, beyond which a further write waits for the next.
+pub const COMMIT_BYTES_MAX: usize = 4 << 20;
+/// Bytes of one record of the log.
+pub const RECORD_BYTES_MAX: usize = 32 << 20;
+
+/// An add may not take this node's view of a counter beyond ± this.
+pub const COUNTER_BOUND: i64 = 1 << 59;
+
+/// Likers of one bucket, beyond which it is split.
+pub const BUCKET_LIKERS_MAX: usize = 1_024;
+/// Likers of a post, beyond which they are spread over all shards.
+pub const NARROW_POST_LIKERS_MAX: usize = 2_048;
+
+const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
+const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);
+const _: () = assert!(BATCH_ITEMS_MAX <= BLOCK_EVENTS_MAX);
