@@ -10,3 +10,6 @@ pub mod versions;
 pub mod crdt;
 
 pub mod codec;
+
+pub mod seams;
+
