@@ -5,3 +5,8 @@
 
 pub mod ids;
 pub mod limits;
+pub mod versions;
+
+pub mod wire;
+
+pub mod config;
