@@ -13,3 +13,8 @@ pub mod codec;
 
 pub mod seams;
 
+pub mod wire;
+
+pub mod adapters;
+
+pub mod config;

@@ -1,0 +1,112 @@
+//! What an operator may decide about a node: defaults, then a file, then the environment, then flags.
+//!
+//! All defaults stand here, all relations between keys in `relations`. A [`Config`] that came from
+//! [`load`] is sound; nobody checks it again. This module starts nothing and opens nothing but its file.
+
+mod address;
+mod exchange;
+mod load;
+mod relations;
+mod sections;
+mod storage;
+mod text;
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use serde::{Deserialize, Serialize};
+
+pub use address::{AddressError, PeerAddress, StaticPeer};
+pub use exchange::{Reads, Replication};
+pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
+pub use relations::Violation;
+pub use sections::{Client, Cluster, LogFormat, Logging, Node, Peers};
+pub use storage::{Checkpoint, Engine, Log, OnSyncFailure, RepeatedLikes};
+
+use crate::ids::{ClusterId, Region};
+
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const GIB: u64 = 1 << 30;
+
+/// Everything that may be decided about a node. `config/node.toml` holds it with the defaults.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Config {
+    pub cluster: Cluster,
+    pub node: Node,
+    pub client: Client,
+    pub peers: Peers,
+    pub log: Log,
+    pub checkpoint: Checkpoint,
+    pub engine: Engine,
+    pub reads: Reads,
+    pub replication: Replication,
+    pub logging: Logging,
+}
+
+impl Default for Config {
+    fn default() -> Self {
+        Self {
+            cluster: Cluster {
+                id: ClusterId::new("likewise").expect("a valid name"),
+            },
+            node: Node {
+                region: Region::new("local").expect("a valid name"),
+                data_dir: PathBuf::from("./data"),
+            },
+            client: Client {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
+                connections_max: 1_024,
+                streams_per_connection_max: 256,
+                requests_in_flight_max: 4_096,
+            },
+            peers: Peers {
+                listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
+                insecure: false,
+                static_peers: Vec::new(),
+            },
+            log: Log {
+                segment_bytes: 64 * MIB,
+                retain_bytes: GIB,
+                recent_bytes: 32 * MIB,
+                on_sync_failure: OnSyncFailure::Refuse,
+            },
+            checkpoint: Checkpoint {
+                interval_ms: 30_000,
+                log_bytes: 256 * MIB,
+                sled_cache_bytes: 64 * MIB,
+                record_bytes: 32 * KIB,
+            },
+            engine: Engine {
+                shards: 16,
+                repeated_likes: RepeatedLikes::Record,
+                request_window_ms: 600_000,
+                request_window_max: 200_000,
+                orphan_removals_max: 100_000,
+                watchers_max: 10_000,
+            },
+            reads: Reads {
+                wait_default_ms: 2_000,
+                wait_max_ms: 30_000,
+                waiting_max: 10_000,
+            },
+            replication: Replication {
+                relay_after_ms: 1_000,
+                backoff_min_ms: 50,
+                backoff_max_ms: 1_000,
+                heartbeat_ms: 1_000,
+                silence_ms: 4_000,
+                dial_timeout_ms: 3_000,
+                window_bytes: 8 * MIB,
+                block_bytes: 256 * KIB,
+                snapshot_log_bytes_max: GIB,
+                snapshot_chunk_bytes: 256 * KIB,
+            },
+            logging: Logging {
+                format: LogFormat::Human,
+                level: "info".to_owned(),
+            },
+        }
+    }
+}

@@ -1,0 +1,429 @@
+//! What the values must keep to, each by itself and among one another.
+
+use std::collections::BTreeSet;
+use std::fmt::Display;
+use std::net::SocketAddr;
+
+use super::Config;
+use crate::limits;
+
+const MINUTE_MS: u64 = 60_000;
+const HOUR_MS: u64 = 60 * MINUTE_MS;
+const DAY_MS: u64 = 24 * HOUR_MS;
+const KIB: u64 = 1 << 10;
+const MIB: u64 = 1 << 20;
+const TIB: u64 = 1 << 40;
+/// A silent link must be noticed before this.
+const SILENCE_MS_END: u64 = 5_000;
+/// Heals must not wait longer than this for a dial.
+const BACKOFF_MS_MAX: u64 = 1_000;
+const COUNT_MAX: u64 = 100_000_000;
+const SHARDS_MAX: usize = 256;
+
+/// A value that breaks a rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Violation {
+    /// The key, with its section.
+    pub key: &'static str,
+    /// Its value.
+    pub value: String,
+    /// What it must be, with the limit.
+    pub rule: String,
+}
+
+impl Config {
+    /// Everything that is wrong with the values, in the order of the sections.
+    pub fn violations(&self) -> Vec<Violation> {
+        let mut found = Findings(Vec::new());
+        self.check_listeners(&mut found);
+        self.check_static_peers(&mut found);
+        self.check_storage(&mut found);
+        self.check_engine(&mut found);
+        self.check_reads(&mut found);
+        self.check_replication(&mut found);
+        self.check_logging(&mut found);
+        found.0
+    }
+
+    fn check_listeners(&self, found: &mut Findings) {
+        let client = &self.client;
+        found.count("client.connections_max", client.connections_max);
+        let streams = client.streams_per_connection_max as usize;
+        found.count("client.streams_per_connection_max", streams);
+        let in_flight = client.requests_in_flight_max;
+        found.count("client.requests_in_flight_max", in_flight);
+        found.demand(
+            in_flight >= streams,
+            "client.requests_in_flight_max",
+            in_flight,
+            || format!("must be at least client.streams_per_connection_max = {streams}"),
+        );
+        let listen = self.peers.listen;
+        found.demand(
+            !clash(client.listen, listen),
+            "peers.listen",
+            listen,
+            || {
+                format!(
+                    "must not be the clients' port; client.listen = {}",
+                    client.listen
+                )
+            },
+        );
+        let private = listen.ip().is_loopback() || self.peers.insecure;
+        found.demand(private, "peers.listen", listen, || {
+            "must be a loopback address, for peers are spoken to in the clear; \
+             set peers.insecure = true only on a private network"
+                .to_owned()
+        });
+    }
+
+    fn check_static_peers(&self, found: &mut Findings) {
+        let mut seen = BTreeSet::new();
+        for peer in &self.peers.static_peers {
+            let region = &peer.region;
+            found.demand(*region != self.node.region, "peers.static", region, || {
+                format!(
+                    "must list the other regions only; node.region = {}",
+                    self.node.region
+                )
+            });
+            found.demand(seen.insert(region), "peers.static", region, || {
+                "must list each region once".to_owned()
+            });
+        }
+    }
+
+    fn check_storage(&self, found: &mut Findings) {
+        let (log, checkpoint) = (&self.log, &self.checkpoint);
+        found.within("log.segment_bytes", log.segment_bytes, MIB, 4 * KIB * MIB);
+        found.within("log.retain_bytes", log.retain_bytes, MIB, 64 * TIB);
+        found.demand(
+            log.retain_bytes >= log.segment_bytes.saturating_mul(2),
+            "log.retain_bytes",
+            log.retain_bytes,
+            || {
+                format!(
+                    "must be at least twice log.segment_bytes = {}",
+                    log.segment_bytes
+                )
+            },
+        );
+        let commit = limits::COMMIT_BYTES_MAX as u64;
+        found.within("log.recent_bytes", log.recent_bytes, commit, TIB);
+        found.within(
+            "checkpoint.interval_ms",
+            checkpoint.interval_ms,
+            100,
+            DAY_MS,
+        );
+        found.demand(
+            (log.segment_bytes..=log.retain_bytes).contains(&checkpoint.log_bytes),
+            "checkpoint.log_bytes",
+            checkpoint.log_bytes,
+            || {
+                let (least, most) = (log.segment_bytes, log.retain_bytes);
+                format!("must be from log.segment_bytes = {least} to log.retain_bytes = {most}")
+            },
+        );
+        found.within(
+            "checkpoint.sled_cache_bytes",
+            checkpoint.sled_cache_bytes,
+            MIB,
+            TIB,
+        );
+        found.within("checkpoint.record_bytes", checkpoint.record_bytes, KIB, MIB);
+    }
+
+    fn check_engine(&self, found: &mut Findings) {
+        let engine = &self.engine;
+        let shards = engine.shards;
+        let sound = shards.is_power_of_two() && shards <= SHARDS_MAX;
+        found.demand(sound, "engine.shards", shards, || {
+            format!("must be a power of two from 1 to {SHARDS_MAX}")
+        });
+        found.within(
+            "engine.request_window_ms",
+            engine.request_window_ms,
+            1,
+            7 * DAY_MS,
+        );
+        found.count("engine.request_window_max", engine.request_window_max);
+        found.count("engine.orphan_removals_max", engine.orphan_removals_max);
+        found.count("engine.watchers_max", engine.watchers_max);
+    }
+
+    fn check_reads(&self, found: &mut Findings) {
+        let reads = &self.reads;
+        found.within("reads.wait_max_ms", reads.wait_max_ms, 1, HOUR_MS);
+        let default = reads.wait_default_ms;
+        found.demand(
+            default <= reads.wait_max_ms,
+            "reads.wait_default_ms",
+            default,
+            || format!("must be at most reads.wait_max_ms = {}", reads.wait_max_ms),
+        );
+        found.count("reads.waiting_max", reads.waiting_max);
+    }
+
+    fn check_replication(&self, found: &mut Findings) {
+        self.check_timing(found);
+        let replication = &self.replication;
+        let block = replication.block_bytes;
+        let block_max = limits::BLOCK_BYTES_MAX as u64;
+        found.within("replication.block_bytes", block, KIB, block_max);
+        let window = replication.window_bytes;
+        found.within("replication.window_bytes", window, 2 * KIB, TIB);
+        found.demand(
+            window >= block.saturating_mul(2),
+            "replication.window_bytes",
+            window,
+            || format!("must be at least twice replication.block_bytes = {block}"),
+        );
+        let (kept, segment) = (replication.snapshot_log_bytes_max, self.log.segment_bytes);
+        found.demand(
+            kept >= segment,
+            "replication.snapshot_log_bytes_max",
+            kept,
+            || format!("must be at least log.segment_bytes = {segment}"),
+        );
+        let chunk = replication.snapshot_chunk_bytes;
+        found.within("replication.snapshot_chunk_bytes", chunk, KIB, block_max);
+    }
+
+    fn check_timing(&self, found: &mut Findings) {
+        let replication = &self.replication;
+        found.within(
+            "replication.relay_after_ms",
+            replication.relay_after_ms,
+            1,
+            MINUTE_MS,
+        );
+        let (least, most) = (replication.backoff_min_ms, replication.backoff_max_ms);
+        found.within("replication.backoff_min_ms", least, 1, BACKOFF_MS_MAX);
+        found.within("replication.backoff_max_ms", most, 1, BACKOFF_MS_MAX);
+        found.demand(least <= most, "replication.backoff_max_ms", most, || {
+            format!("must be at least replication.backoff_min_ms = {least}")
+        });
+        let (heartbeat, silence) = (replication.heartbeat_ms, replication.silence_ms);
+        found.within("replication.heartbeat_ms", heartbeat, 1, SILENCE_MS_END / 2);
+        found.demand(
+            silence < SILENCE_MS_END,
+            "replication.silence_ms",
+            silence,
+            || format!("must be below {SILENCE_MS_END}"),
+        );
+        found.demand(
+            silence > heartbeat.saturating_mul(2),
+            "replication.silence_ms",
+            silence,
+            || format!("must be above twice replication.heartbeat_ms = {heartbeat}"),
+        );
+        found.within(
+            "replication.dial_timeout_ms",
+            replication.dial_timeout_ms,
+            1,
+            MINUTE_MS,
+        );
+    }
+
+    fn check_logging(&self, found: &mut Findings) {
+        let level = &self.logging.level;
+        let parsed = tracing_subscriber::EnvFilter::builder().parse(level);
+        found.demand(
+            parsed.is_ok() && !level.is_empty(),
+            "logging.level",
+            level,
+            || "must be error, warn, info, debug or trace, or directives by module".to_owned(),
+        );
+    }
+}
+
+/// Whether two listeners would want the same port.
+fn clash(one: SocketAddr, other: SocketAddr) -> bool {
+    let overlap =
+        one.ip() == other.ip() || one.ip().is_unspecified() || other.ip().is_unspecified();
+    one.port() != 0 && one.port() == other.port() && overlap
+}
+
+struct Findings(Vec<Violation>);
+
+impl Findings {
+    fn demand(
+        &mut self,
+        holds: bool,
+        key: &'static str,
+        value: impl Display,
+        rule: impl FnOnce() -> String,
+    ) {
+        if !holds {
+            let (value, rule) = (value.to_string(), rule());
+            self.0.push(Violation { key, value, rule });
+        }
+    }
+
+    fn within(&mut self, key: &'static str, value: u64, least: u64, most: u64) {
+        self.demand((least..=most).contains(&value), key, value, || {
+            format!("must be from {least} to {most}")
+        });
+    }
+
+    fn count(&mut self, key: &'static str, value: usize) {
+        self.within(key, value as u64, 1, COUNT_MAX);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::StaticPeer;
+
+    fn check(change: impl FnOnce(&mut Config), key: &str) {
+        let mut config = Config::default();
+        change(&mut config);
+        let keys: Vec<_> = config.violations().iter().map(|v| v.key).collect();
+        assert_eq!(keys, [key]);
+    }
+
+    #[test]
+    fn the_defaults_keep_every_rule() {
+        assert_eq!(Config::default().violations(), []);
+    }
+
+    #[test]
+    fn listeners_must_not_clash_nor_be_open() {
+        check(|c| c.peers.listen = c.client.listen, "peers.listen");
+        check(
+            |c| c.peers.listen = "0.0.0.0:7401".parse().unwrap(),
+            "peers.listen",
+        );
+        check(|c| c.client.connections_max = 0, "client.connections_max");
+        check(
+            |c| c.client.streams_per_connection_max = 0,
+            "client.streams_per_connection_max",
+        );
+        check(
+            |c| c.client.requests_in_flight_max = 255,
+            "client.requests_in_flight_max",
+        );
+        let mut open = Config::default();
+        open.peers.listen = "0.0.0.0:7401".parse().unwrap();
+        open.peers.insecure = true;
+        open.client.listen = "127.0.0.1:0".parse().unwrap();
+        assert_eq!(open.violations(), []);
+    }
+
+    #[test]
+    fn static_peers_are_the_other_regions_once_each() {
+        let peer = |region: &str| StaticPeer {
+            region: region.parse().unwrap(),
+            address: "localhost:7401".parse().unwrap(),
+        };
+        check(
+            |c| c.peers.static_peers = vec![peer("local")],
+            "peers.static",
+        );
+        check(
+            |c| c.peers.static_peers = vec![peer("eu"), peer("eu")],
+            "peers.static",
+        );
+    }
+
+    #[test]
+    fn storage_values_fit_one_another() {
+        check(|c| c.log.segment_bytes = 1, "log.segment_bytes");
+        check(|c| c.log.recent_bytes = 1, "log.recent_bytes");
+        check(|c| c.checkpoint.log_bytes = 2 << 30, "checkpoint.log_bytes");
+        check(|c| c.checkpoint.log_bytes = 1 << 20, "checkpoint.log_bytes");
+        check(|c| c.checkpoint.interval_ms = 0, "checkpoint.interval_ms");
+        check(
+            |c| c.checkpoint.sled_cache_bytes = 0,
+            "checkpoint.sled_cache_bytes",
+        );
+        check(|c| c.checkpoint.record_bytes = 0, "checkpoint.record_bytes");
+        let narrow = |c: &mut Config| {
+            c.log.retain_bytes = c.log.segment_bytes;
+            c.checkpoint.log_bytes = c.log.segment_bytes;
+        };
+        check(narrow, "log.retain_bytes");
+    }
+
+    #[test]
+    fn engine_values_are_bounded() {
+        for shards in [0, 3, 512] {
+            check(|c| c.engine.shards = shards, "engine.shards");
+        }
+        check(
+            |c| c.engine.request_window_ms = 0,
+            "engine.request_window_ms",
+        );
+        check(
+            |c| c.engine.request_window_max = 0,
+            "engine.request_window_max",
+        );
+        check(
+            |c| c.engine.orphan_removals_max = 0,
+            "engine.orphan_removals_max",
+        );
+        check(|c| c.engine.watchers_max = 0, "engine.watchers_max");
+        check(
+            |c| c.reads.wait_default_ms = 30_001,
+            "reads.wait_default_ms",
+        );
+        check(|c| c.reads.wait_max_ms = u64::MAX, "reads.wait_max_ms");
+        check(|c| c.reads.waiting_max = 0, "reads.waiting_max");
+        check(
+            |c| c.logging.level = "likewise=loud".to_owned(),
+            "logging.level",
+        );
+    }
+
+    #[test]
+    fn replication_notices_silence_in_time_and_heals_within_a_second() {
+        check(
+            |c| c.replication.silence_ms = 5_000,
+            "replication.silence_ms",
+        );
+        check(
+            |c| c.replication.silence_ms = 2_000,
+            "replication.silence_ms",
+        );
+        check(
+            |c| c.replication.heartbeat_ms = 0,
+            "replication.heartbeat_ms",
+        );
+        check(
+            |c| c.replication.backoff_max_ms = 1_001,
+            "replication.backoff_max_ms",
+        );
+        check(
+            |c| c.replication.backoff_max_ms = 49,
+            "replication.backoff_max_ms",
+        );
+        check(
+            |c| c.replication.backoff_min_ms = 0,
+            "replication.backoff_min_ms",
+        );
+        check(
+            |c| c.replication.relay_after_ms = 0,
+            "replication.relay_after_ms",
+        );
+        check(
+            |c| c.replication.dial_timeout_ms = 0,
+            "replication.dial_timeout_ms",
+        );
+        check(|c| c.replication.block_bytes = 0, "replication.block_bytes");
+        check(
+            |c| c.replication.window_bytes = 256 << 10,
+            "replication.window_bytes",
+        );
+        check(
+            |c| c.replication.snapshot_log_bytes_max = 1,
+            "replication.snapshot_log_bytes_max",
+        );
+        check(
+            |c| c.replication.snapshot_chunk_bytes = 16 << 20,
+            "replication.snapshot_chunk_bytes",
+        );
+    }
+}

@@ -1,0 +1,15 @@
+//! The generated types of the two protocols, as the proto files describe them.
+
+/// The public interface.
+pub mod v1 {
+    tonic::include_proto!("likewise.v1");
+}
+
+/// The interface between peers.
+pub mod replication {
+    tonic::include_proto!("likewise.replication.v1");
+}
+
+/// The descriptors of all proto files, for server reflection.
+pub const DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/likewise_descriptors.bin"));
