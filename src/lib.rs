@@ -15,6 +15,5 @@ pub mod seams;
 
 pub mod wire;
 
-pub mod adapters;
 
 pub mod config;

@@ -135,6 +135,11 @@ impl Frontier {
             .collect();
     }
 
+    /// Whether a later replica named this one among its predecessors: its process has ended.
+    pub fn has_successor(&self, replica: ReplicaIndex) -> bool {
+        self.implied.get(replica) > 0
+    }
+
     /// Heads plus exceptions.
     pub fn short(&self) -> ShortForm {
         self.heads

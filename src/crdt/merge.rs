@@ -6,7 +6,7 @@
 use std::collections::HashMap;
 
 use crate::crdt::changes::{Changes, PostContext};
-use crate::crdt::dot::{Dot, Dots};
+use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::fingerprint::UserHash;
 use crate::crdt::frontier::Frontier;
 use crate::crdt::likers::Likers;
@@ -18,6 +18,16 @@ use crate::ids::{PostId, UserId};
 pub struct Knowledge<'a> {
     pub frontier: &'a Frontier,
     pub orphans: &'a mut OrphanRemovals,
+    /// Replicas that are covered further than the frontier says yet: this process's own, up to the last
+    /// number drawn, and that of the block being applied, up to the event being applied.
+    pub further: [(ReplicaIndex, u64); 2],
+}
+
+impl Knowledge<'_> {
+    pub fn covers(&self, dot: Dot) -> bool {
+        let further = |(replica, seq): &(ReplicaIndex, u64)| *replica == dot.replica && *seq >= dot.seq;
+        self.frontier.covers(dot) || self.further.iter().any(further)
+    }
 }
 
 /// A post and a user, with their hashes.
@@ -55,7 +65,7 @@ pub fn remove(
         likers.set(context, target.user, target.hash, kept, changes);
     }
     for dot in named {
-        if !knowledge.frontier.covers(*dot)
+        if !knowledge.covers(*dot)
             && knowledge.orphans.insert(*dot, target.post, target.user)
         {
             changes.fingerprint += context.orphan_removal(target.hash, *dot);
@@ -118,7 +128,7 @@ pub fn merge_range(
             .filter(|dot| theirs.contains(dot) || !other.knows_dead(*dot, post, &user))
             .collect();
         for dot in theirs {
-            let dead = ours.frontier.covers(dot) || ours.orphans.contains(dot, post, &user);
+            let dead = ours.covers(dot) || ours.orphans.contains(dot, post, &user);
             if !held.contains(&dot) && !dead {
                 kept.push(dot);
             }
