@@ -15,5 +15,6 @@ pub mod seams;
 
 pub mod wire;
 
+pub mod adapters;
 
 pub mod config;

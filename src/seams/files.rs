@@ -52,6 +52,10 @@ pub trait Files: Send + Sync + 'static {
 }
 
 /// One open file. Usable from several tasks at once.
+#[expect(
+    clippy::len_without_is_empty,
+    reason = "asks the disk; nobody needs the other"
+)]
 pub trait File: Send + Sync + 'static {
     /// Bytes of the file.
     fn len(&self) -> IoFuture<'_, u64>;
@@ -68,7 +72,7 @@ pub trait File: Send + Sync + 'static {
     /// `StorageFull` if there is no room; the file may then be longer than before.
     fn allocate(&self, len: u64) -> IoFuture<'_, ()>;
 
-    /// Cuts the file to `len` bytes.
+    /// Cuts the file to `len` bytes; a shorter one stays as it is.
     fn truncate(&self, len: u64) -> IoFuture<'_, ()>;
 
     /// Makes what was written before the call durable, on the device. After an error nothing is
