@@ -48,6 +48,13 @@ impl Published {
         }
     }
 
+    /// Before anything was ever written.
+    pub fn nothing(replicas: Arc<Replicas>, own: ReplicaIndex) -> Self {
+        let log = (Ticket(0), Position::START);
+        let frontier = (VersionVector::default(), ShortForm::new());
+        Self::new(log, frontier, RangeSums::default(), (replicas, own))
+    }
+
     /// The frontier as a token. Encoded once, however many ask.
     pub fn token(&self, cluster: &ClusterId) -> Arc<str> {
         let encode = || encode_token(cluster, self.named()).into();
