@@ -8,3 +8,5 @@ pub mod limits;
 pub mod seams;
 
 pub mod adapters;
+
+pub mod log;
