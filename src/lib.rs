@@ -17,4 +17,8 @@ pub mod wire;
 
 pub mod adapters;
 
+pub mod log;
+
+pub mod engine;
+
 pub mod config;

@@ -229,7 +229,7 @@ mod tests {
     fn a_damaged_folder_is_a_typed_error() {
         let folder = tempfile::tempdir().expect("a folder");
         drop(SledStore::open(folder.path(), 1 << 20).expect("opens"));
-        fs::write(folder.path().join("conf"), b"garbage").expect("written");
+        fs::write(folder.path().join("conf"), b"no configuration of any store").expect("written");
         let error = SledStore::open(folder.path(), 1 << 20).err();
         assert!(
             matches!(error, Some(SledOpenError::Damaged { .. })),

@@ -10,7 +10,7 @@ use bytes::Bytes;
 
 use crate::codec::block;
 use crate::codec::vector::put_frontier;
-use crate::crdt::dot::{ReplicaIndex, Replicas};
+use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
@@ -30,15 +30,12 @@ pub struct Committer {
     log: LogWriter,
     frontier: Frontier,
     sums: RangeSums,
-    /// The running replica and the next of its numbers to be logged.
-    own: (ReplicaIndex, u64),
     position: Position,
 }
 
 impl Committer {
     /// Goes on from what recovery found, which is synced.
     pub fn new(engine: Arc<Engine>, log: LogWriter, frontier: Frontier, sums: RangeSums) -> Self {
-        let (own, _) = engine.queue.own();
         let position = log.end();
         engine.queue.set_room(log.room().bytes());
         let committer = Self {
@@ -46,7 +43,6 @@ impl Committer {
             log,
             frontier,
             sums,
-            own: (own, 1),
             position,
         };
         let first = committer.published(Ticket(0));
@@ -89,18 +85,13 @@ impl Committer {
         sections: Vec<Section>,
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
+        let runs = own_runs(&sections);
         let mut record = CommitRecord::default();
-        let mut local = Vec::new();
-        let mut predecessors = None;
         for section in &sections {
             record.blocks.extend(section.remote.iter().map(|remote| remote.bytes.clone()));
             record.requests.extend(section.requests.iter().cloned());
-            local.extend(section.local.iter());
-            predecessors = predecessors.or_else(|| section.predecessors.clone());
         }
-        self.follow_rotation();
-        let own_blocks = self.own_blocks(&local, predecessors, &replicas);
-        record.blocks.extend(own_blocks);
+        record.blocks.extend(runs.iter().flat_map(|run| run.blocks(&replicas)));
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -112,49 +103,15 @@ impl Committer {
             };
             self.position = self.log.append(records, context).await?.end;
         }
-        self.publish(batch, last, &sections, local.len() as u64, replicas);
+        self.publish(batch, last, &sections, &runs);
         Ok(())
     }
 
-    /// The running replica may have been replaced. All slots of one batch have the same: a rotation
-    /// happens under all shards' locks, and waits for the open batch.
-    fn follow_rotation(&mut self) {
-        let (own, _) = self.engine.queue.own();
-        if own != self.own.0 {
-            self.own = (own, 1);
-        }
-    }
-
-    /// This node's own events as blocks.
-    fn own_blocks(
-        &mut self,
-        local: &[&LocalEvent],
-        mut predecessors: Option<ShortForm>,
-        replicas: &Replicas,
-    ) -> Vec<Bytes> {
-        let mut first_seq = self.own.1;
-        let chunks = local.chunks(BLOCK_EVENTS_MAX);
-        chunks
-            .map(|events| {
-                let numbered = (self.own.0, first_seq);
-                let block = block_of(events, numbered, predecessors.take());
-                first_seq += events.len() as u64;
-                Bytes::from(block::encode(&block, replicas))
-            })
-            .collect()
-    }
-
-    fn publish(
-        &mut self,
-        batch: &Batch,
-        last: Ticket,
-        sections: &[Section],
-        local: u64,
-        replicas: Arc<Replicas>,
-    ) {
+    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun<'_>]) {
         for section in sections {
             if let Some(remote) = &section.remote {
-                self.advance(remote.head.replica, remote.predecessors.as_ref(), remote.head.last_seq());
+                let last_seq = remote.head.last_seq();
+                self.advance(remote.head.replica, remote.predecessors.as_ref(), last_seq);
             }
             if let Some(raise) = &section.raise {
                 self.frontier.raise(&raise.vector, &raise.lineage);
@@ -163,13 +120,9 @@ impl Committer {
                 self.sums.add(*range, *change);
             }
         }
-        let predecessors = sections.iter().find_map(|section| section.predecessors.clone());
-        let (own, next) = self.own;
-        if local > 0 {
-            self.advance(own, predecessors.as_ref(), next + local - 1);
-            self.own.1 += local;
+        for run in runs {
+            self.advance(run.first.replica, run.predecessors, run.last_seq());
         }
-        drop(replicas);
         let published = self.published(last);
         let token = || published.token(&self.engine.options.cluster);
         for record in sections.iter().flat_map(|section| &section.requests) {
@@ -190,10 +143,56 @@ impl Committer {
 
     fn published(&self, ticket: Ticket) -> Arc<Published> {
         let frontier = (self.frontier.vector().clone(), self.frontier.short());
-        let replicas = (self.engine.replicas.all(), self.own.0);
+        let (own, _) = self.engine.queue.own();
+        let replicas = (self.engine.replicas.all(), own);
         let log = (ticket, self.position);
         Arc::new(Published::new(log, frontier, self.sums.clone(), replicas))
     }
+}
+
+/// Events of one of this node's replicas, numbered on from `first`.
+struct OwnRun<'a> {
+    first: Dot,
+    predecessors: Option<&'a ShortForm>,
+    events: Vec<&'a LocalEvent>,
+}
+
+impl OwnRun<'_> {
+    fn last_seq(&self) -> u64 {
+        self.first.seq + self.events.len() as u64 - 1
+    }
+
+    fn blocks(&self, replicas: &Replicas) -> Vec<Bytes> {
+        let numbered = (self.first.seq..).step_by(BLOCK_EVENTS_MAX);
+        let chunks = self.events.chunks(BLOCK_EVENTS_MAX).zip(numbered);
+        chunks
+            .map(|(events, first_seq)| {
+                let predecessors = self.predecessors.filter(|_| first_seq == 1).cloned();
+                let block = block_of(events, (self.first.replica, first_seq), predecessors);
+                Bytes::from(block::encode(&block, replicas))
+            })
+            .collect()
+    }
+}
+
+/// The node's own events of a batch: one run, or two where it went on under a fresh replica.
+fn own_runs(sections: &[Section]) -> Vec<OwnRun<'_>> {
+    let mut runs: Vec<OwnRun<'_>> = Vec::new();
+    for section in sections.iter().filter(|section| !section.local.is_empty()) {
+        let first = section.first.expect("local events have numbers");
+        match runs.last_mut() {
+            Some(run) if run.first.replica == first.replica => {
+                assert_eq!(run.last_seq() + 1, first.seq, "numbers stand in the log without gaps");
+                run.events.extend(&section.local);
+            }
+            _ => runs.push(OwnRun {
+                first,
+                predecessors: section.predecessors.as_ref(),
+                events: section.local.iter().collect(),
+            }),
+        }
+    }
+    runs
 }
 
 /// Gathers events into a block with its dictionaries.
@@ -254,7 +253,7 @@ fn block_of(
     Block {
         replica,
         first_seq,
-        predecessors: predecessors.filter(|_| first_seq == 1),
+        predecessors,
         posts: posts.ids,
         counters,
         events: out,

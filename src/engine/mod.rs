@@ -9,24 +9,19 @@
 //! the queue's. None is held across an await.
 
 pub mod apply;
-pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
-pub mod merge;
 pub mod orphans;
 pub mod post;
 pub mod published;
 pub mod read;
 pub mod record;
-pub mod recovery;
 pub mod remote;
 pub mod replicas;
 pub mod requests;
-pub mod rows;
 pub mod section;
 pub mod shard;
-pub mod snapshot;
 pub mod watch;
 pub mod write;
 

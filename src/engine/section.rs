@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::block::BlockHead;
-use crate::crdt::dot::Dots;
+use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::{Lineage, ShortForm};
 use crate::crdt::version_vector::VersionVector;
@@ -56,8 +56,10 @@ pub struct Raise {
 /// Everything that one slot brings.
 #[derive(Default)]
 pub struct Section {
-    /// Events of the running replica, numbered on from the slot's first number.
+    /// Events of the running replica, numbered on from `first`.
     pub local: Vec<LocalEvent>,
+    /// The first number, where there are local events.
+    pub first: Option<Dot>,
     /// Predecessors, where the first of them has the number 1.
     pub predecessors: Option<ShortForm>,
     pub remote: Option<RemoteBlock>,

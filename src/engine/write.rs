@@ -532,9 +532,14 @@ impl<'a> Group<'a> {
                 done: numbered.collect(),
             });
         }
-        if self.slot.is_some_and(|slot| slot.first_seq == 1) && events > 0 {
-            let slot = self.slot.expect("just seen");
-            self.section.predecessors = Some(self.engine.begin_own(slot.replica));
+        if let Some(slot) = self.slot.filter(|_| events > 0) {
+            self.section.first = Some(Dot {
+                seq: slot.first_seq,
+                replica: slot.replica,
+            });
+            if slot.first_seq == 1 {
+                self.section.predecessors = Some(self.engine.begin_own(slot.replica));
+            }
         }
         (self.section, self.done)
     }
