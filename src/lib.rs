@@ -21,4 +21,6 @@ pub mod log;
 
 pub mod engine;
 
+pub mod replication;
+
 pub mod config;

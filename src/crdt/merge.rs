@@ -25,7 +25,8 @@ pub struct Knowledge<'a> {
 
 impl Knowledge<'_> {
     pub fn covers(&self, dot: Dot) -> bool {
-        let further = |(replica, seq): &(ReplicaIndex, u64)| *replica == dot.replica && *seq >= dot.seq;
+        let further =
+            |(replica, seq): &(ReplicaIndex, u64)| *replica == dot.replica && *seq >= dot.seq;
         self.frontier.covers(dot) || self.further.iter().any(further)
     }
 }
@@ -65,9 +66,7 @@ pub fn remove(
         likers.set(context, target.user, target.hash, kept, changes);
     }
     for dot in named {
-        if !knowledge.covers(*dot)
-            && knowledge.orphans.insert(*dot, target.post, target.user)
-        {
+        if !knowledge.covers(*dot) && knowledge.orphans.insert(*dot, target.post, target.user) {
             changes.fingerprint += context.orphan_removal(target.hash, *dot);
         }
     }

@@ -1,7 +1,7 @@
 //! Parts that local commands, peers' events, replay and snapshots have in common.
 
-use std::sync::atomic::Ordering;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use parking_lot::MutexGuard;
 
@@ -10,9 +10,9 @@ use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::fingerprint::{Fingerprint, PostHash, UserHash};
 use crate::crdt::frontier::ShortForm;
 use crate::crdt::orphan_removals::OrphanRemoval;
+use crate::engine::Engine;
 use crate::engine::post::{Post, range_of_shard, shard_of_hash};
 use crate::engine::shard::Shard;
-use crate::engine::Engine;
 use crate::limits::NARROW_POST_LIKERS_MAX;
 
 /// Shards that are locked together, in ascending order.
@@ -39,7 +39,8 @@ impl Engine {
         let all = self.replicas.all();
         let region = &all.id(own).region;
         let mut frontier = self.frontier.write();
-        let predecessors = frontier.short_of(|replica| replica != own && all.id(replica).region == *region);
+        let predecessors =
+            frontier.short_of(|replica| replica != own && all.id(replica).region == *region);
         frontier.begin(own, predecessors.clone());
         predecessors
     }
@@ -76,7 +77,10 @@ impl Engine {
 
     /// Spreads a post over all shards once it is large. Moves at most a few buckets, once in its life.
     pub(super) fn widen_if_large(&self, post: &Arc<Post>) {
-        if post.is_wide() || post.likers() <= NARROW_POST_LIKERS_MAX as u64 || self.shards.len() == 1 {
+        if post.is_wide()
+            || post.likers() <= NARROW_POST_LIKERS_MAX as u64
+            || self.shards.len() == 1
+        {
             return;
         }
         let mut shards = self.lock_all();

@@ -211,7 +211,8 @@ impl CommitQueue {
         if demand.bytes > 0 && admitted > self.room.load(Ordering::Acquire) {
             return Err(Refused::DiskFull);
         }
-        self.admitted.fetch_add(demand.bytes as u64, Ordering::AcqRel);
+        self.admitted
+            .fetch_add(demand.bytes as u64, Ordering::AcqRel);
         let slot = Slot {
             batch: state.open.clone(),
             index: state.open_slots,

@@ -14,12 +14,12 @@ use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
+use crate::engine::Engine;
 use crate::engine::commit::{Batch, OutcomeUnknown, Refused, Ticket};
 use crate::engine::post::{Post, PostNumber};
 use crate::engine::published::Published;
 use crate::engine::record::{COMMIT_RECORD, CommitRecord, encode};
 use crate::engine::section::{LocalAction, LocalEvent, Section};
-use crate::engine::Engine;
 use crate::ids::CounterName;
 use crate::limits::BLOCK_EVENTS_MAX;
 use crate::log::{AppendError, LogWriter, Position, RecordKind};
@@ -88,10 +88,14 @@ impl Committer {
         let runs = own_runs(&sections);
         let mut record = CommitRecord::default();
         for section in &sections {
-            record.blocks.extend(section.remote.iter().map(|remote| remote.bytes.clone()));
+            record
+                .blocks
+                .extend(section.remote.iter().map(|remote| remote.bytes.clone()));
             record.requests.extend(section.requests.iter().cloned());
         }
-        record.blocks.extend(runs.iter().flat_map(|run| run.blocks(&replicas)));
+        record
+            .blocks
+            .extend(runs.iter().flat_map(|run| run.blocks(&replicas)));
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -182,7 +186,11 @@ fn own_runs(sections: &[Section]) -> Vec<OwnRun<'_>> {
         let first = section.first.expect("local events have numbers");
         match runs.last_mut() {
             Some(run) if run.first.replica == first.replica => {
-                assert_eq!(run.last_seq() + 1, first.seq, "numbers stand in the log without gaps");
+                assert_eq!(
+                    run.last_seq() + 1,
+                    first.seq,
+                    "numbers stand in the log without gaps"
+                );
                 run.events.extend(&section.local);
             }
             _ => runs.push(OwnRun {

@@ -26,7 +26,8 @@ impl Orphans {
     /// may never come, and then nobody could resolve them.
     pub fn has_room(&mut self, more: usize, max: usize, frontier: &Frontier) -> bool {
         if self.by_clients.len() + more > max {
-            self.by_clients.retain(|dot| !frontier.has_successor(dot.replica));
+            self.by_clients
+                .retain(|dot| !frontier.has_successor(dot.replica));
         }
         self.by_clients.len() + more <= max
     }

@@ -63,12 +63,16 @@ impl Published {
 
     /// The frontier in the short form, by names.
     pub fn named(&self) -> impl Iterator<Item = (&Replica, u64)> {
-        self.short.iter().map(|(replica, seq)| (self.replicas.id(*replica), *seq))
+        self.short
+            .iter()
+            .map(|(replica, seq)| (self.replicas.id(*replica), *seq))
     }
 
     /// Whether every entry is covered.
     pub fn covers(&self, entries: &[(Replica, u64)]) -> bool {
-        entries.iter().all(|(replica, seq)| self.seq(replica) >= *seq)
+        entries
+            .iter()
+            .all(|(replica, seq)| self.seq(replica) >= *seq)
     }
 
     /// The number up to which the replica's events are durable here.

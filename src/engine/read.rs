@@ -114,11 +114,18 @@ impl Engine {
     }
 
     /// Counters of a post, those named or all.
-    pub fn view_counters(&self, id: &PostId, wanted: &[CounterName], detail: Detail) -> Vec<CounterView> {
+    pub fn view_counters(
+        &self,
+        id: &PostId,
+        wanted: &[CounterName],
+        detail: Detail,
+    ) -> Vec<CounterView> {
         let post = self.directory.get(id);
         let figures = post.as_ref().map(|post| post.figures());
         let view = |counter: &CounterName| {
-            let known = figures.as_ref().and_then(|figures| figures.counters().get(counter));
+            let known = figures
+                .as_ref()
+                .and_then(|figures| figures.counters().get(counter));
             let known = known.cloned().unwrap_or_default();
             let entries = known.entries().iter();
             let entries = entries.map(|entry| (entry.replica, entry.increments, entry.decrements));
@@ -165,7 +172,11 @@ impl Engine {
     }
 
     /// Waits until the durable frontier covers every entry, at most `wait`.
-    pub async fn wait_covered(&self, entries: &[(Replica, u64)], wait: Duration) -> Result<Arc<Published>, NotCovered> {
+    pub async fn wait_covered(
+        &self,
+        entries: &[(Replica, u64)],
+        wait: Duration,
+    ) -> Result<Arc<Published>, NotCovered> {
         let mut changed = self.board.subscribe();
         let covered = async {
             loop {
@@ -187,7 +198,9 @@ impl Engine {
 
     fn not_covered(&self, entries: &[(Replica, u64)], wait: Duration) -> NotCovered {
         let newest = self.board.newest();
-        let missing = entries.iter().filter(|(replica, seq)| newest.seq(replica) < *seq);
+        let missing = entries
+            .iter()
+            .filter(|(replica, seq)| newest.seq(replica) < *seq);
         let mut behind: Vec<Region> = missing.map(|(replica, _)| replica.region.clone()).collect();
         behind.sort();
         behind.dedup();
@@ -201,7 +214,9 @@ impl Engine {
     pub fn is_from_the_future(&self, entries: &[(Replica, u64)]) -> bool {
         let (own, last) = self.queue.own();
         let own = self.replicas.all().id(own).clone();
-        entries.iter().any(|(replica, seq)| *replica == own && *seq > last)
+        entries
+            .iter()
+            .any(|(replica, seq)| *replica == own && *seq > last)
     }
 
     /// Waits until all that is in memory now is durable.

@@ -13,11 +13,11 @@ use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::UserHash;
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::pn_counter::CounterEntry;
+use crate::engine::Engine;
 use crate::engine::apply::LockedShards;
-use crate::engine::commit::{CommitWait, Demand, Refused};
+use crate::engine::commit::{CommitWait, Demand, Refused, Slot};
 use crate::engine::post::Post;
 use crate::engine::section::{RemoteBlock, Section};
-use crate::engine::Engine;
 use crate::ids::UserId;
 
 /// What became of a peer's block.
@@ -87,7 +87,7 @@ impl Engine {
         if decoded.last_seq() <= have || decoded.first_seq > have + 1 || !self.may_apply(decoded) {
             return None;
         }
-        let none = || Ok(None);
+        let none = || Ok(None::<Slot>);
         let applied = self.apply_block(decoded, have, Section::default(), none);
         let (_, section) = applied.expect("replay reserves nothing");
         Some(section)
@@ -104,7 +104,9 @@ impl Engine {
         let named = named.filter(|dot| dot.replica == own).map(|dot| dot.seq);
         let events = (decoded.replica == own).then(|| decoded.last_seq());
         let predecessors = decoded.predecessors.iter().flatten();
-        let predecessors = predecessors.filter(|(replica, _)| *replica == own).map(|(_, seq)| *seq);
+        let predecessors = predecessors
+            .filter(|(replica, _)| *replica == own)
+            .map(|(_, seq)| *seq);
         match named.chain(events).chain(predecessors).max() {
             Some(claimed) if claimed > made => Err(RemoteError::Alarm { claimed, made }),
             _ => Ok(()),
@@ -134,7 +136,11 @@ impl Engine {
         mut section: Section,
         reserve: impl FnOnce() -> Result<S, Refused>,
     ) -> Result<(S, Section), Refused> {
-        let posts: Vec<Arc<Post>> = decoded.posts.iter().map(|id| self.directory.get_or_create(id)).collect();
+        let posts: Vec<Arc<Post>> = decoded
+            .posts
+            .iter()
+            .map(|id| self.directory.get_or_create(id))
+            .collect();
         let new: Vec<(Dot, &Event)> = decoded.dotted().filter(|(dot, _)| dot.seq > have).collect();
         let mut shards = self.lock_for(&new, &posts);
         let reserved = reserve()?;
@@ -164,10 +170,16 @@ impl Engine {
     /// Locks the shards of the events. A post may be spread over all shards while we wait for them.
     fn lock_for(&self, new: &[(Dot, &Event)], posts: &[Arc<Post>]) -> LockedShards<'_> {
         loop {
-            let places: Vec<usize> = new.iter().filter_map(|(_, event)| self.place(event, posts)).collect();
+            let places: Vec<usize> = new
+                .iter()
+                .filter_map(|(_, event)| self.place(event, posts))
+                .collect();
             let wanted: HashSet<usize> = places.iter().copied().collect();
             let locked = self.lock_some(|index| wanted.contains(&index));
-            let same = new.iter().filter_map(|(_, event)| self.place(event, posts)).eq(places);
+            let same = new
+                .iter()
+                .filter_map(|(_, event)| self.place(event, posts))
+                .eq(places);
             if same {
                 return locked;
             }
@@ -285,7 +297,9 @@ impl Applier<'_, '_> {
         post.credit(figures, changes);
         self.engine.count_likers(changes.likers());
         self.engine.note_changed_figures(post);
-        self.section.prints.push((post.hash.range(), changes.fingerprint));
+        self.section
+            .prints
+            .push((post.hash.range(), changes.fingerprint));
     }
 
     /// The dot's event is applied: an orphan removal of it has done its work.

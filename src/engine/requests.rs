@@ -186,14 +186,24 @@ impl Requests {
     pub fn snapshot(&self) -> Vec<(RequestId, Remembered)> {
         let state = self.state.lock();
         let durable = |known: &Remembered| known.items.iter().any(Option::is_some);
-        let all = state.order.iter().filter_map(|id| Some((id, state.by_id.get(id)?)));
+        let all = state
+            .order
+            .iter()
+            .filter_map(|id| Some((id, state.by_id.get(id)?)));
         all.filter(|(_, known)| durable(known))
             .map(|(id, known)| (id.clone(), known.clone()))
             .collect()
     }
 
     /// Takes over what a checkpoint held.
-    pub fn restore(&self, id: RequestId, digest: u64, at_ms: u64, items: Vec<Option<Done>>, token: Option<Arc<str>>) {
+    pub fn restore(
+        &self,
+        id: RequestId,
+        digest: u64,
+        at_ms: u64,
+        items: Vec<Option<Done>>,
+        token: Option<Arc<str>>,
+    ) {
         let running = None;
         let remembered = Remembered {
             digest,

@@ -6,8 +6,8 @@ use std::sync::{Arc, Weak};
 use parking_lot::Mutex;
 use tokio::sync::Notify;
 
-use crate::engine::post::{Post, PostNumber};
 use crate::engine::Engine;
+use crate::engine::post::{Post, PostNumber};
 use crate::ids::PostId;
 
 /// No more watchers are taken.
@@ -84,7 +84,11 @@ impl Engine {
         }
         state.watchers += 1;
         for post in posts.values() {
-            state.by_post.entry(post.number).or_default().push(Arc::downgrade(&inbox));
+            state
+                .by_post
+                .entry(post.number)
+                .or_default()
+                .push(Arc::downgrade(&inbox));
             post.set_watched(true);
         }
         drop(state);
@@ -102,7 +106,9 @@ impl Watch {
         loop {
             let marked = std::mem::take(&mut *self.inbox.marked.lock());
             if !marked.is_empty() {
-                let ids = marked.iter().filter_map(|number| Some(self.posts.get(number)?.id.clone()));
+                let ids = marked
+                    .iter()
+                    .filter_map(|number| Some(self.posts.get(number)?.id.clone()));
                 let mut ids: Vec<PostId> = ids.collect();
                 ids.sort();
                 return ids;

@@ -6,10 +6,12 @@
 
 use std::sync::Arc;
 
+use crate::codec::DecodeError;
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, Replicas};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::UserHash;
+use crate::engine::Engine;
 use crate::engine::command::{Command, Write};
 use crate::engine::commit::{CommitWait, Demand, OutcomeUnknown, Refused, Slot};
 use crate::engine::post::Post;
@@ -17,8 +19,6 @@ use crate::engine::published::Published;
 use crate::engine::requests::{Begun, Done, Outcome, RequestRecord};
 use crate::engine::section::{LocalAction, LocalEvent, Section};
 use crate::engine::shard::Shard;
-use crate::engine::Engine;
-use crate::codec::DecodeError;
 use crate::ids::{RequestId, UserId};
 
 /// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
@@ -81,7 +81,10 @@ impl Engine {
         };
         let digest = write.digest();
         loop {
-            match self.requests.begin(id, digest, write.commands.len(), self.now_ms()) {
+            match self
+                .requests
+                .begin(id, digest, write.commands.len(), self.now_ms())
+            {
                 Begun::Reused => return Err(WriteError::RequestIdReused),
                 Begun::Answer(done, token) => return Ok(Written { done, token }),
                 Begun::Wait(running) => running.notified().await,
@@ -115,7 +118,10 @@ impl Engine {
         let mut newest: Option<Arc<Published>> = None;
         for wait in waits {
             let published = wait.await?;
-            if newest.as_ref().is_none_or(|known| known.ticket < published.ticket) {
+            if newest
+                .as_ref()
+                .is_none_or(|known| known.ticket < published.ticket)
+            {
                 newest = Some(published);
             }
         }
@@ -218,13 +224,17 @@ impl Engine {
         request: Option<(&RequestId, u64)>,
     ) -> Result<(CommitWait, Vec<(usize, Done)>, Vec<usize>), Refused> {
         let mut shard = self.shards[index].lock();
-        let (here, moved): (Vec<usize>, Vec<usize>) =
-            items.iter().partition(|at| self.shard_of(&prepared[**at]) == index);
+        let (here, moved): (Vec<usize>, Vec<usize>) = items
+            .iter()
+            .partition(|at| self.shard_of(&prepared[**at]) == index);
         let events = self.events_needed(&shard, &here, prepared);
         let slot = match (events, request) {
             (0, None) => None,
             _ => {
-                let bytes = here.iter().map(|at| prepared[*at].command.bytes_max()).sum::<usize>();
+                let bytes = here
+                    .iter()
+                    .map(|at| prepared[*at].command.bytes_max())
+                    .sum::<usize>();
                 let bytes = bytes + SECTION_BYTES;
                 Some(self.queue.reserve(Demand { events, bytes })?)
             }
@@ -286,7 +296,12 @@ impl Engine {
 }
 
 impl<'a> Group<'a> {
-    fn new(engine: &'a Engine, replicas: &'a Replicas, slot: Option<&'a Slot>, items: usize) -> Self {
+    fn new(
+        engine: &'a Engine,
+        replicas: &'a Replicas,
+        slot: Option<&'a Slot>,
+        items: usize,
+    ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
         Self {
             engine,
@@ -331,7 +346,9 @@ impl<'a> Group<'a> {
         post.credit(&mut figures, &changes);
         drop(figures);
         self.engine.note_changed_figures(post);
-        self.section.prints.push((post.hash.range(), changes.fingerprint));
+        self.section
+            .prints
+            .push((post.hash.range(), changes.fingerprint));
         if post.is_watched() {
             self.section.watched.push(post.clone());
         }
@@ -369,7 +386,9 @@ impl<'a> Group<'a> {
         let dot = self.next_dot();
         let context = self.context(post);
         let dots = Dots::from_slice(&[dot]);
-        let replaced = shard.likers_mut(post).set(context, user, hash, dots, changes);
+        let replaced = shard
+            .likers_mut(post)
+            .set(context, user, hash, dots, changes);
         self.remember_orphans(post, (user, hash), &replaced, changes);
         let increments = figures.increments(dot.replica) + 1;
         changes.fingerprint += figures.raise_increments(context, dot.replica, increments);
@@ -402,7 +421,14 @@ impl<'a> Group<'a> {
         let refused = |outcome| {
             let removed = Dots::new();
             let dot = None;
-            (None, Done { outcome, dot, removed })
+            (
+                None,
+                Done {
+                    outcome,
+                    dot,
+                    removed,
+                },
+            )
         };
         let live: Dots = shard.dots(post, user, hash).iter().copied().collect();
         let Some(unseen) = self.unseen(post, user, &live, named) else {
@@ -415,7 +441,9 @@ impl<'a> Group<'a> {
         removed.extend(unseen);
         if !live.is_empty() {
             let context = self.context(post);
-            shard.likers_mut(post).set(context, user, hash, Dots::new(), changes);
+            shard
+                .likers_mut(post)
+                .set(context, user, hash, Dots::new(), changes);
         }
         self.remember_orphans(post, (user, hash), &removed, changes);
         let outcome = match live.is_empty() {
@@ -428,7 +456,14 @@ impl<'a> Group<'a> {
             removed: removed.clone(),
         };
         let dot = None;
-        (Some(action), Done { outcome, dot, removed })
+        (
+            Some(action),
+            Done {
+                outcome,
+                dot,
+                removed,
+            },
+        )
     }
 
     /// Named dots that are neither live here nor known to be dead. None if there is no room to remember them.
@@ -440,7 +475,9 @@ impl<'a> Group<'a> {
         let frontier = self.engine.frontier.read();
         let (own, _) = self.engine.own_covered();
         let dead = |dot: &Dot| {
-            dot.replica == own || frontier.covers(*dot) || orphans.known().contains(*dot, &post.id, user)
+            dot.replica == own
+                || frontier.covers(*dot)
+                || orphans.known().contains(*dot, &post.id, user)
         };
         let mut unseen = Dots::new();
         for dot in named {
@@ -517,13 +554,20 @@ impl<'a> Group<'a> {
         items: usize,
     ) -> (Section, Vec<(usize, Done)>) {
         let at_ms = self.engine.now_ms();
-        let time_ms = self.section.local.last().map_or(at_ms, |event| event.time_ms);
+        let time_ms = self
+            .section
+            .local
+            .last()
+            .map_or(at_ms, |event| event.time_ms);
         while (self.section.local.len() as u64) < events {
             let action = LocalAction::Empty;
             self.section.local.push(LocalEvent { time_ms, action });
         }
         if let Some((id, digest)) = request {
-            let numbered = self.done.iter().map(|(at, done)| (*at as u32, done.clone()));
+            let numbered = self
+                .done
+                .iter()
+                .map(|(at, done)| (*at as u32, done.clone()));
             self.section.requests.push(RequestRecord {
                 id: id.clone(),
                 digest,
