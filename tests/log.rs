@@ -272,7 +272,11 @@ async fn reopen_with_cuts(bench: &mut Bench, acknowledged: &[Bytes], tried: &[By
                 assert!(more.is_ok() || is_full, "{more:?}");
                 // Shown means durable: whatever the opening showed survives the next cut.
                 bench.disk.reboot();
-                let (_, again) = bench.open().await.expect("opens");
+                let (reopened, again) = bench.open().await.expect("opens");
+                assert_eq!(
+                    reopened.report.torn_tail, None,
+                    "a tail that was cut off is back"
+                );
                 assert!(
                     payloads(&again).starts_with(&seen),
                     "a shown record is lost"

@@ -91,7 +91,6 @@ async fn allocate(
 ) -> io::Result<Spare> {
     let file = seams.files.create(path).await?;
     file.allocate(options.segment_bytes).await?;
-    file.sync().await?;
     let birth = draw_birth(seams, options.segment_bytes, base);
     file.write_at(0, birth.encode()).await?;
     file.sync().await?;
