@@ -169,4 +169,4 @@ class Cluster:
 
 
 def _heads(status: Any) -> dict[ReplicaKey, int]:
-    return {(head.region, head.epoch): head.seq for head in status.heads}
+    return {(head.region, head.epoch): head.seq for head in status.heads if head.seq > 0}

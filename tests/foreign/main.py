@@ -30,6 +30,7 @@ from workload import Workload
 
 REGIONS = ("us", "eu", "ap")
 UNCERTAIN_SHARE_MAX = 0.05
+LOG_LINES = 15
 
 
 @dataclass(frozen=True)
@@ -191,9 +192,18 @@ async def bounded(arguments: argparse.Namespace, form: Form, folder: Path, run: 
         return f"VOID {error}"
     except TimeoutError:
         return f"FAILED not done after {form.run_wait_s:.0f} s"
+    except asyncio.CancelledError:
+        return "FAILED interrupted"
     except (NodeFailed, NotSettled, Refused, OutcomeUnknown) as error:
         return f"FAILED {error}"
     return ""
+
+
+def _print_logs(folder: Path) -> None:
+    """Prints the end of each node's log."""
+    for log in sorted(folder.glob("*.log")):
+        lines = log.read_text(errors="replace").splitlines()[-LOG_LINES:]
+        print("\n".join([f"--- {log.name}", *lines]))
 
 
 def main() -> int:
@@ -226,9 +236,12 @@ def main() -> int:
         with contextlib.suppress(OSError):
             shutil.rmtree(folder)
     else:
+        _print_logs(folder)
         print(f"folders and logs are kept under {folder}")
     if ended_early:
-        good, line = False, f"verdict: {ended_early} {line.partition(': ')[2].partition(' ')[2]}"
+        kind, _, why = ended_early.partition(" ")
+        line = line.partition(": ")[2].partition(" ")[2].partition(" missed: ")[0]
+        good, line = False, f"verdict: {kind} {line} because: {why}"
     print(line, flush=True)
     return 0 if good else 1
 

@@ -24,7 +24,8 @@ POLL_S = 0.01
 DOWN_S = 1.0
 """How long a killed node stays down while the others write."""
 RETRY_SHARE = 0.6
-"""Of the requests of unknown outcome: sent again when their node is back. The others stay open."""
+"""Of the requests of unknown outcome: sent again, once, when their node is back. The others stay
+open, for what they touched may be either in the end."""
 RETRIES_IN_FLIGHT = 16
 SPLIT_BATCH = 50
 
@@ -220,11 +221,13 @@ class Scenario:
         client = self._cluster.members[region].client
         if client is None:
             return
-        chosen = iter([
-            attempt for attempt in self._unknown_of(region).values()
-            if attempt.request_id not in self._beyond_retry
-            and self._random.random() < RETRY_SHARE
-        ])
+        waiting = [
+            attempt for request_id, attempt in self._unknown_of(region).items()
+            if request_id not in self._beyond_retry
+        ]
+        drawn = [attempt for attempt in waiting if self._random.random() < RETRY_SHARE]
+        self._beyond_retry.update(attempt.request_id for attempt in waiting)
+        chosen = iter(drawn)
 
         async def work() -> None:
             for attempt in chosen:

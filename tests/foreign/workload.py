@@ -15,7 +15,7 @@ from record import Item, Kind, Record
 UNLIKE_SHARE = 0.18
 VIEW_SHARE = 0.14
 """Of all items; the rest are likes."""
-REPEAT_SHARE = 0.75
+REPEAT_SHARE = 0.82
 """Of the likes of viral posts: by users who like them already."""
 UNLIKE_OF_A_LIKER_SHARE = 0.85
 UNLIKE_BY_ID_SHARE = 0.2
