@@ -119,7 +119,9 @@ def duplicate_problems(packages: list[Table], policy: Table) -> list[str]:
 
 # Advisories.
 
-def parse_version(text: str) -> tuple[tuple[int, int, int], tuple[tuple[int, int, str], ...] | None]:
+def parse_version(
+    text: str,
+) -> tuple[tuple[int, int, int], tuple[tuple[int, int, str], ...] | None]:
     """A version as numbers and pre-release parts; None where it is a release."""
     text = text.split("+", 1)[0]
     core, _, pre = text.partition("-")

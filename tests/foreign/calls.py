@@ -29,7 +29,7 @@ def unary_message(stubs: Stubs, item: Item, request_id: str, token: str = "") ->
 
 
 def batch_message(stubs: Stubs, items: Sequence[Item], request_id: str) -> Any:
-    """The columns of a batch. Users travel as integers where all of them have the form u<number>."""
+    """The columns of a batch. Users travel as integers where all have the form u<number>."""
     like = stubs.like
     operation = {
         Kind.LIKE: like.OPERATION_LIKE, Kind.UNLIKE: like.OPERATION_UNLIKE,

@@ -96,7 +96,9 @@ def demands_missed(run: Run, form: Form) -> list[str]:
         "catch-ups": (deeds.catch_ups, form.catch_ups),
         "reads with a token": (run.probe_reads, form.probe_reads),
     }
-    missed = [f"{name} {has} of {wants:.0f}" for name, (has, wants) in reached.items() if has < wants]
+    missed = [
+        f"{name} {has} of {wants:.0f}" for name, (has, wants) in reached.items() if has < wants
+    ]
     if not 0.65 <= repeats <= 0.85:
         missed.append(f"repeated likes {repeats:.0%} of viral ones, not 65 to 85 %")
     if uncertain > UNCERTAIN_SHARE_MAX:

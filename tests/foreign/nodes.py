@@ -52,7 +52,9 @@ class Node:
         try:
             await asyncio.wait_for(self._read_ready(), READY_WAIT_S)
         except TimeoutError as error:
-            raise NodeFailed(f"{self.region} did not say that it is ready; see {self._log}") from error
+            raise NodeFailed(
+                f"{self.region} did not say that it is ready; see {self._log}"
+            ) from error
         self._drain = asyncio.create_task(self._read_rest())
 
     def kill(self) -> None:

@@ -1,4 +1,4 @@
-"""The links: bytes pass, a closed gate holds them and the end of a connection, the other way stays."""
+"""The links: bytes pass, a closed gate holds them and a connection's end, the other way stays."""
 
 from __future__ import annotations
 

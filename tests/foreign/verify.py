@@ -115,8 +115,8 @@ def hide_from_answers(record: Record, answers: Mapping[str, Answers]) -> dict[st
 
 
 def bites(record: Record, answers: Mapping[str, Answers], found: Judgement) -> bool:
-    """Whether the judgement is worse, as it must be, when one acknowledged like is hidden: once from
-    the answers, and once from the record. `found` is the judgement with nothing hidden."""
+    """Whether the judgement is worse, as it must be, when one acknowledged like is hidden: once
+    from the answers, and once from the record. `found` is the judgement with nothing hidden."""
     hidden = judge(record, hide_from_answers(record, answers))
     pair = _certain_like(record)
     ids = record.live_ids(pair)
