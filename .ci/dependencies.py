@@ -27,7 +27,7 @@ Table = dict[str, Any]
 
 def licence_allowed(expression: str, allowed: set[str]) -> bool:
     """Whether an SPDX expression can be met by allowed licences alone."""
-    tokens = re.findall(r"\(|\)|/|[^\s()/]+", expression)
+    tokens: list[str] = re.findall(r"\(|\)|/|[^\s()/]+", expression)
     position = 0
 
     def peek() -> str | None:
