@@ -192,9 +192,17 @@ impl Likers {
             ..Bucket::default()
         };
         for liker in lower.table.extract_if(|liker| liker.hash >= at) {
-            upper.table.insert_unique(liker.hash, liker, |liker| liker.hash);
+            upper
+                .table
+                .insert_unique(liker.hash, liker, |liker| liker.hash);
         }
         self.buckets.insert(at, upper);
+    }
+
+    pub fn mark_all_changed(&mut self) {
+        self.buckets
+            .values_mut()
+            .for_each(|bucket| bucket.changed = true);
     }
 
     /// The bucket that begins at `from` stands in a checkpoint as it is.
@@ -206,7 +214,11 @@ impl Likers {
 
     /// The range of the bucket that a hash belongs to.
     pub fn range_around(&self, hash: u64) -> (u64, u64) {
-        let (from, _) = self.buckets.range(..=hash).next_back().expect("hash in range");
+        let (from, _) = self
+            .buckets
+            .range(..=hash)
+            .next_back()
+            .expect("hash in range");
         (*from, self.end_of(*from))
     }
 
