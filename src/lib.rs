@@ -10,3 +10,5 @@ pub mod versions;
 pub mod wire;
 
 pub mod config;
+
+pub mod client;
