@@ -12,3 +12,11 @@ pub mod wire;
 pub mod config;
 
 pub mod client;
+
+pub mod node;
+
+pub mod display;
+
+pub mod demo;
+
+pub mod cli;
