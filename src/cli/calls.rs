@@ -14,7 +14,7 @@ use crate::display::table::{Align, Table};
 use crate::wire::v1::{CounterValue, PostLikes};
 
 /// How long a command tries before it gives up: a person waits.
-pub const DEADLINE: Duration = Duration::from_secs(10);
+pub const DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct LikeArgs {

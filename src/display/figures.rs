@@ -56,6 +56,19 @@ pub fn counted(number: u64, one: &str) -> String {
     }
 }
 
+/// A number with commas between its thousands.
+pub fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::with_capacity(digits.len() * 4 / 3);
+    for (at, digit) in digits.chars().enumerate() {
+        if at > 0 && (digits.len() - at).is_multiple_of(3) {
+            text.push(',');
+        }
+        text.push(digit);
+    }
+    text
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,6 +81,9 @@ mod tests {
         assert_eq!(span(Duration::from_millis(12)), "12 ms");
         assert_eq!(span(Duration::from_millis(1_500)), "1.5 s");
         assert_eq!(span(Duration::from_secs(3_700)), "1 h 1 min");
+        assert_eq!(grouped(0), "0");
+        assert_eq!(grouped(999), "999");
+        assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(counted(1, "like"), "1 like");
         assert_eq!(counted(2, "like"), "2 likes");
     }
