@@ -7,7 +7,21 @@ pub mod ids;
 pub mod limits;
 pub mod versions;
 
+pub mod crdt;
+
+pub mod codec;
+
+pub mod seams;
+
 pub mod wire;
+
+pub mod adapters;
+
+pub mod log;
+
+pub mod engine;
+
+pub mod replication;
 
 pub mod config;
 

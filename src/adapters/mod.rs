@@ -1,0 +1,14 @@
+//! What is plugged into the seams: the operating system, sled, threads; and for tests and the
+//! simulator their deterministic counterparts.
+//!
+//! Adapters do not know each other. [`power`] is no adapter: it is the one supply that the simulated
+//! disk and the store in memory hang on, so that both go dark at the same instant.
+
+pub mod memory_store;
+pub mod os_files;
+pub mod power;
+pub mod simulated_disk;
+pub mod sled_store;
+pub mod system;
+pub mod tasks;
+pub mod threads;

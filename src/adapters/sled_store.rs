@@ -1,0 +1,239 @@
+//! The checkpoint store on sled 0.34.7.
+//!
+//! What is not obvious of it, checked in its sources:
+//! - `flush()` hands bytes to the operating system and does not sync them to the device, and errors
+//!   of its own syncs are swallowed. So after it we sync its files ourselves, through descriptors
+//!   that we hold since the opening: a descriptor opened later would not be told of earlier errors.
+//! - `flush_async` can deadlock; it is not used. The calls here block, which the threads of the
+//!   workers may.
+//! - Its flusher thread must stay on: its garbage collection runs only there.
+//! - A damaged folder may make it panic instead of answering; that is caught and told as an error.
+
+use std::collections::BTreeSet;
+use std::fs::{self, File};
+use std::io;
+use std::ops::Bound;
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::path::{Path, PathBuf};
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::seams::checkpoint_store::{Change, CheckpointStore, Row};
+use crate::seams::files::IoFuture;
+
+/// How often sled's own flusher runs. Durability does not depend on it.
+const FLUSH_EVERY_MS: u64 = 500;
+
+/// The folder did not open. Nothing acknowledged lives in it alone: set it aside and rebuild it from
+/// the log or from a peer.
+#[derive(Debug, thiserror::Error)]
+pub enum SledOpenError {
+    #[error("the checkpoint store in {folder} is in use by another process")]
+    InUse { folder: PathBuf },
+    #[error(
+        "the checkpoint store in {folder} does not open: {reason}; move the folder away and start \
+         again, the log or a peer rebuilds it"
+    )]
+    Damaged { folder: PathBuf, reason: String },
+    #[error("the checkpoint store in {folder} cannot be read")]
+    Io { folder: PathBuf, source: io::Error },
+}
+
+/// A sled database in a folder of its own.
+pub struct SledStore {
+    folder: PathBuf,
+    db: sled::Db,
+    /// `db` and `conf`, held open so that no write-back error is missed.
+    kept: [File; 2],
+    /// Guards the names of files that are written once, never again, and are synced: `snap.*` and
+    /// `blobs/*`. Held over a sync, so that a second one waits.
+    synced: Mutex<BTreeSet<PathBuf>>,
+}
+
+impl SledStore {
+    /// Opens or creates the store; sled's cache takes about `cache_bytes`.
+    pub fn open(folder: impl Into<PathBuf>, cache_bytes: u64) -> Result<Self, SledOpenError> {
+        let folder = folder.into();
+        let config = sled::Config::new()
+            .path(&folder)
+            .cache_capacity(cache_bytes)
+            .flush_every_ms(Some(FLUSH_EVERY_MS));
+        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+            Ok(Ok(db)) => db,
+            Ok(Err(error)) => return Err(open_error(folder, error)),
+            Err(_) => {
+                let reason = "sled panicked while it read it".to_owned();
+                return Err(SledOpenError::Damaged { folder, reason });
+            }
+        };
+        let keep = |name: &str| {
+            File::open(folder.join(name)).map_err(|source| SledOpenError::Io {
+                folder: folder.clone(),
+                source,
+            })
+        };
+        let kept = [keep("db")?, keep("conf")?];
+        Ok(Self {
+            folder,
+            db,
+            kept,
+            synced: Mutex::new(BTreeSet::new()),
+        })
+    }
+
+    fn sync_files(&self) -> io::Result<()> {
+        let mut synced = self.synced.lock();
+        let mut present = BTreeSet::new();
+        list_files(&self.folder.join("blobs"), &mut present)?;
+        list_files(&self.folder, &mut present)?;
+        // sled tidies up while we look: a file that is gone needs no sync.
+        synced.retain(|path| present.contains(path));
+        for path in present {
+            if is_written_once(&path) && !synced.contains(&path) {
+                match File::open(&path) {
+                    Ok(file) => file.sync_all()?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                    Err(error) => return Err(error),
+                }
+                synced.insert(path);
+            }
+        }
+        for file in &self.kept {
+            file.sync_all()?;
+        }
+        File::open(self.folder.join("blobs"))?.sync_all()?;
+        File::open(&self.folder)?.sync_all()
+    }
+}
+
+fn open_error(folder: PathBuf, error: sled::Error) -> SledOpenError {
+    match error {
+        // sled wraps the failed lock into an `Other` with this text.
+        sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
+            SledOpenError::InUse { folder }
+        }
+        sled::Error::Io(source)
+            if matches!(
+                source.kind(),
+                io::ErrorKind::PermissionDenied
+                    | io::ErrorKind::StorageFull
+                    | io::ErrorKind::NotADirectory
+            ) =>
+        {
+            SledOpenError::Io { folder, source }
+        }
+        error => SledOpenError::Damaged {
+            folder,
+            reason: error.to_string(),
+        },
+    }
+}
+
+/// `snap.*` and blobs are complete when they get their name; a draft is renamed later.
+fn is_written_once(path: &Path) -> bool {
+    let name = path
+        .file_name()
+        .map(|name| name.to_string_lossy())
+        .unwrap_or_default();
+    let is_draft = name.ends_with(".generating");
+    let is_kept_open = name == "db" || name == "conf";
+    !is_draft && !is_kept_open
+}
+
+fn list_files(folder: &Path, into: &mut BTreeSet<PathBuf>) -> io::Result<()> {
+    for entry in fs::read_dir(folder)? {
+        let entry = entry?;
+        if entry.file_type()?.is_file() {
+            into.insert(entry.path());
+        }
+    }
+    Ok(())
+}
+
+/// Runs one call of sled's, whose errors and panics both become errors.
+fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+    match catch_unwind(AssertUnwindSafe(call)) {
+        Ok(Ok(value)) => Ok(value),
+        Ok(Err(sled::Error::Io(error))) => Err(error),
+        Ok(Err(error @ sled::Error::Corruption { .. })) => {
+            Err(io::Error::new(io::ErrorKind::InvalidData, error))
+        }
+        Ok(Err(error)) => Err(io::Error::other(error)),
+        Err(_) => Err(io::Error::new(
+            io::ErrorKind::InvalidData,
+            "sled panicked over its folder",
+        )),
+    }
+}
+
+impl CheckpointStore for SledStore {
+    fn get<'a>(&'a self, key: &'a [u8]) -> IoFuture<'a, Option<Bytes>> {
+        Box::pin(async move {
+            let value = guarded(|| self.db.get(key))?;
+            Ok(value.map(|value| Bytes::copy_from_slice(&value)))
+        })
+    }
+
+    fn scan(&self, after: Option<Vec<u8>>, rows_max: usize) -> IoFuture<'_, Vec<Row>> {
+        Box::pin(async move {
+            let start = after.map_or(Bound::Unbounded, Bound::Excluded);
+            guarded(|| {
+                self.db
+                    .range::<Vec<u8>, _>((start, Bound::Unbounded))
+                    .take(rows_max)
+                    .map(|row| row.map(|(k, v)| (k.to_vec(), Bytes::copy_from_slice(&v))))
+                    .collect()
+            })
+        })
+    }
+
+    fn apply(&self, changes: Vec<Change>) -> IoFuture<'_, ()> {
+        Box::pin(async move {
+            let mut batch = sled::Batch::default();
+            for (key, value) in changes {
+                match value {
+                    Some(value) => batch.insert(key, value.as_ref()),
+                    None => batch.remove(key),
+                }
+            }
+            guarded(|| self.db.apply_batch(batch))
+        })
+    }
+
+    fn sync(&self) -> IoFuture<'_, ()> {
+        Box::pin(async move {
+            guarded(|| self.db.flush())?;
+            self.sync_files()
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_in_use_is_told_from_a_damaged_one() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SledStore::open(folder.path(), 1 << 20).expect("opens");
+        let second = SledStore::open(folder.path(), 1 << 20).err();
+        assert!(
+            matches!(second, Some(SledOpenError::InUse { .. })),
+            "{second:?}"
+        );
+        drop(store);
+    }
+
+    #[test]
+    fn a_damaged_folder_is_a_typed_error() {
+        let folder = tempfile::tempdir().expect("a folder");
+        drop(SledStore::open(folder.path(), 1 << 20).expect("opens"));
+        fs::write(folder.path().join("conf"), b"no configuration of any store").expect("written");
+        let error = SledStore::open(folder.path(), 1 << 20).err();
+        assert!(
+            matches!(error, Some(SledOpenError::Damaged { .. })),
+            "{error:?}"
+        );
+    }
+}

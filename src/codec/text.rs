@@ -1,0 +1,253 @@
+//! Tokens and like ids: what clients are given, as compact, versioned, checksummed text.
+//!
+//! A token is a version vector in the short form. A like id names dots, bound to cluster, post and
+//! user. Both are opaque to clients; neither is a secret.
+
+use data_encoding::BASE64URL_NOPAD;
+use xxhash_rust::xxh3::Xxh3Default;
+
+use crate::codec::reader::{DecodeError, Reader, put_replica, put_varint};
+use crate::ids::{ClusterId, PostId, Replica, UserId};
+use crate::limits::{REMOVED_DOTS_MAX, TOKEN_CHARS_MAX, TOKEN_ENTRIES_MAX};
+use crate::versions::TOKEN_FORMAT;
+
+const TOKEN: u8 = b'T';
+const LIKE_ID: u8 = b'L';
+
+/// Why a token or like id was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum TextError {
+    #[error("has {len} characters; the limit is {TOKEN_CHARS_MAX}")]
+    TooLong { len: usize },
+    #[error("is not base64url text; pass it on exactly as it was given")]
+    NotBase64,
+    #[error("is {found}, not {wanted}")]
+    WrongKind {
+        found: &'static str,
+        wanted: &'static str,
+    },
+    #[error("belongs to another cluster")]
+    OtherCluster,
+    #[error("belongs to another post or user")]
+    OtherTarget,
+    #[error(transparent)]
+    Decode(#[from] DecodeError),
+}
+
+/// An entry of a token or the dot of a like id: a replica and a number.
+pub type NamedSeq = (Replica, u64);
+
+pub fn encode_token<'a>(
+    cluster: &ClusterId,
+    entries: impl Iterator<Item = (&'a Replica, u64)>,
+) -> String {
+    let mut sorted: Vec<_> = entries.collect();
+    sorted.sort();
+    seal(TOKEN, cluster, &[], &sorted)
+}
+
+pub fn decode_token(cluster: &ClusterId, text: &str) -> Result<Vec<NamedSeq>, TextError> {
+    open(TOKEN, cluster, text)?.entries("token", 0, TOKEN_ENTRIES_MAX)
+}
+
+/// The like id of dots. They are written in the order that all nodes agree on, so that the same dots
+/// have the same text everywhere.
+pub fn encode_like_id<'a>(
+    cluster: &ClusterId,
+    (post, user): (&PostId, &UserId),
+    dots: impl Iterator<Item = (&'a Replica, u64)>,
+) -> String {
+    let mut sorted: Vec<_> = dots.collect();
+    sorted.sort();
+    seal(LIKE_ID, cluster, &binding(post, user), &sorted)
+}
+
+pub fn decode_like_id(
+    cluster: &ClusterId,
+    (post, user): (&PostId, &UserId),
+    text: &str,
+) -> Result<Vec<NamedSeq>, TextError> {
+    let opened = open(LIKE_ID, cluster, text)?;
+    let bound = binding(post, user);
+    if opened.body.get(..bound.len()) != Some(&bound) {
+        return Err(TextError::OtherTarget);
+    }
+    opened.entries("like id", bound.len(), REMOVED_DOTS_MAX)
+}
+
+fn binding(post: &PostId, user: &UserId) -> [u8; 8] {
+    let mut hasher = Xxh3Default::new();
+    hasher.update(post.as_bytes());
+    hasher.update(&[0]);
+    hasher.update(user.as_bytes());
+    hasher.digest().to_be_bytes()
+}
+
+fn cluster_tag(cluster: &ClusterId) -> [u8; 4] {
+    crc32fast::hash(cluster.as_bytes()).to_be_bytes()
+}
+
+fn seal(kind: u8, cluster: &ClusterId, binding: &[u8], entries: &[(&Replica, u64)]) -> String {
+    let mut bytes = vec![kind, TOKEN_FORMAT];
+    bytes.extend_from_slice(&cluster_tag(cluster));
+    bytes.extend_from_slice(binding);
+    put_varint(&mut bytes, entries.len() as u64);
+    for (replica, seq) in entries {
+        put_replica(&mut bytes, replica);
+        put_varint(&mut bytes, *seq);
+    }
+    let checksum = crc32fast::hash(&bytes);
+    bytes.extend_from_slice(&checksum.to_be_bytes());
+    BASE64URL_NOPAD.encode(&bytes)
+}
+
+struct Opened {
+    body: Vec<u8>,
+}
+
+fn open(kind: u8, cluster: &ClusterId, text: &str) -> Result<Opened, TextError> {
+    if text.len() > TOKEN_CHARS_MAX {
+        return Err(TextError::TooLong { len: text.len() });
+    }
+    let bytes = BASE64URL_NOPAD
+        .decode(text.as_bytes())
+        .map_err(|_| TextError::NotBase64)?;
+    let name = |kind| {
+        if kind == TOKEN {
+            "a token"
+        } else {
+            "a like id"
+        }
+    };
+    let what = if kind == TOKEN { "token" } else { "like id" };
+    let Some((signed, checksum)) = bytes.split_last_chunk::<4>() else {
+        return Err(DecodeError::Truncated {
+            what,
+            at: bytes.len(),
+        }
+        .into());
+    };
+    if crc32fast::hash(signed).to_be_bytes() != *checksum {
+        return Err(DecodeError::Checksum { what }.into());
+    }
+    let mut reader = Reader::new(signed);
+    let found = reader.byte(what)?;
+    if found != kind {
+        let (found, wanted) = (name(found), name(kind));
+        return Err(TextError::WrongKind { found, wanted });
+    }
+    let format = reader.byte(what)?;
+    if format != TOKEN_FORMAT {
+        let (found, known) = (format, TOKEN_FORMAT);
+        return Err(DecodeError::Format { what, found, known }.into());
+    }
+    if reader.array::<4>(what)? != cluster_tag(cluster) {
+        return Err(TextError::OtherCluster);
+    }
+    let body = signed[reader.position()..].to_vec();
+    Ok(Opened { body })
+}
+
+impl Opened {
+    fn entries(
+        self,
+        what: &'static str,
+        from: usize,
+        max: usize,
+    ) -> Result<Vec<NamedSeq>, TextError> {
+        let mut reader = Reader::new(&self.body[from..]);
+        let count = reader.count(what, max)?;
+        let mut entries = Vec::with_capacity(count);
+        for _ in 0..count {
+            let replica = reader.replica()?;
+            let at = reader.position();
+            let seq = reader.varint(what)?;
+            if seq == 0 {
+                return Err(DecodeError::Invalid { what, at }.into());
+            }
+            entries.push((replica, seq));
+        }
+        reader.finish(what)?;
+        Ok(entries)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, Region};
+    use proptest::prelude::*;
+
+    fn cluster(name: &str) -> ClusterId {
+        ClusterId::new(name).expect("valid")
+    }
+
+    fn target(post: &str, user: &str) -> (PostId, UserId) {
+        (
+            PostId::new(post).expect("valid"),
+            UserId::new(user).expect("valid"),
+        )
+    }
+
+    fn replica(region: &str) -> Replica {
+        Replica {
+            region: Region::new(region).expect("valid"),
+            epoch: Epoch(u128::MAX / 3),
+        }
+    }
+
+    #[test]
+    fn a_token_of_ten_regions_has_at_most_512_characters() {
+        let replicas: Vec<_> = (0..10)
+            .map(|number| replica(&format!("region-{number}")))
+            .collect();
+        let entries = replicas.iter().map(|replica| (replica, 1_000_000_000));
+        let text = encode_token(&cluster("c"), entries);
+        assert!(text.len() <= 512, "{}", text.len());
+    }
+
+    #[test]
+    fn texts_of_another_kind_cluster_or_target_are_refused() {
+        let eu = replica("eu");
+        let (post, user) = target("post", "ann");
+        let token = encode_token(&cluster("a"), [(&eu, 3)].into_iter());
+        let id = encode_like_id(&cluster("a"), (&post, &user), [(&eu, 3)].into_iter());
+        assert_eq!(
+            decode_token(&cluster("a"), &token),
+            Ok(vec![(eu.clone(), 3)])
+        );
+        assert_eq!(
+            decode_token(&cluster("b"), &token),
+            Err(TextError::OtherCluster)
+        );
+        assert!(matches!(
+            decode_token(&cluster("a"), &id),
+            Err(TextError::WrongKind { .. })
+        ));
+        let (other, _) = target("other", "ann");
+        let opened = decode_like_id(&cluster("a"), (&other, &user), &id);
+        assert_eq!(opened, Err(TextError::OtherTarget));
+        let opened = decode_like_id(&cluster("a"), (&post, &user), &id);
+        assert_eq!(opened, Ok(vec![(eu, 3)]));
+    }
+
+    proptest! {
+        #[test]
+        fn changed_or_cut_texts_are_refused(at in 0usize..60, with in "[A-Za-z0-9_-]") {
+            let eu = replica("eu");
+            let token = encode_token(&cluster("a"), [(&eu, 3)].into_iter());
+            let at = at % token.len();
+            prop_assert!(decode_token(&cluster("a"), &token[..at]).is_err());
+            let mut changed = token.clone();
+            changed.replace_range(at..=at, &with);
+            if changed != token {
+                prop_assert!(decode_token(&cluster("a"), &changed).is_err());
+            }
+        }
+
+        #[test]
+        fn any_text_never_panics(text: String) {
+            prop_assert!(decode_token(&cluster("a"), &text).is_err());
+        }
+    }
+}

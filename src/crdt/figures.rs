@@ -1,0 +1,142 @@
+//! The figures of a post: the like counter's entries, the other counters, and when it last changed.
+//!
+//! Of the like counter only `increments` is state. `decrements` is a view: increments less the users
+//! credited to the replica. So Σ(increments − decrements) = |likers| by construction, also after the
+//! same user liked in two regions that were cut off from each other.
+
+use std::collections::BTreeMap;
+
+use crate::crdt::changes::{Changes, PostContext};
+use crate::crdt::dot::ReplicaIndex;
+use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::pn_counter::{CounterEntry, PnCounter};
+use crate::ids::CounterName;
+
+/// One replica's part of the like counter.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct LikesEntry {
+    pub replica: ReplicaIndex,
+    /// Likes that the replica ever made on the post.
+    pub increments: u64,
+    /// Users whose credited dot is the replica's.
+    pub credited: u64,
+}
+
+impl LikesEntry {
+    /// None while the node holds likers beyond its frontier, whose increments are still to come.
+    pub fn decrements(&self) -> Option<u64> {
+        self.increments.checked_sub(self.credited)
+    }
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Figures {
+    /// In the order of local numbers.
+    likes: Vec<LikesEntry>,
+    counters: BTreeMap<CounterName, PnCounter>,
+    likers: u64,
+    updated_at_ms: u64,
+}
+
+impl Figures {
+    pub fn likes(&self) -> &[LikesEntry] {
+        &self.likes
+    }
+
+    pub fn likers(&self) -> u64 {
+        self.likers
+    }
+
+    pub fn counters(&self) -> &BTreeMap<CounterName, PnCounter> {
+        &self.counters
+    }
+
+    /// Origin time of the newest event applied to the post.
+    pub fn updated_at_ms(&self) -> u64 {
+        self.updated_at_ms
+    }
+
+    pub fn touch(&mut self, time_ms: u64) {
+        self.updated_at_ms = self.updated_at_ms.max(time_ms);
+    }
+
+    pub fn increments(&self, replica: ReplicaIndex) -> u64 {
+        self.find(replica).map_or(0, |at| self.likes[at].increments)
+    }
+
+    /// Raises one replica's increments; never lowers them. Returns the change of the fingerprint.
+    pub fn raise_increments(
+        &mut self,
+        context: PostContext<'_>,
+        replica: ReplicaIndex,
+        increments: u64,
+    ) -> Fingerprint {
+        let mut change = Fingerprint::default();
+        let entry = self.entry(replica);
+        if increments <= entry.increments {
+            return change;
+        }
+        let hash = context.replicas.hash(replica);
+        if entry.increments > 0 {
+            change -= Fingerprint::likes(context.key, context.post, hash, entry.increments);
+        }
+        entry.increments = increments;
+        change += Fingerprint::likes(context.key, context.post, hash, increments);
+        change
+    }
+
+    /// Merges an entry of a counter by maximum. Returns the change of the fingerprint.
+    pub fn merge_counter(
+        &mut self,
+        context: PostContext<'_>,
+        counter: &CounterName,
+        entry: CounterEntry,
+    ) -> Fingerprint {
+        let mut change = Fingerprint::default();
+        let hash = context.replicas.hash(entry.replica);
+        let known = self.counters.entry(counter.clone()).or_default();
+        if let Some((before, after)) = known.merge(entry) {
+            let print = |entry: CounterEntry| {
+                Fingerprint::counter(context.key, context.post, counter, hash, entry.figures())
+            };
+            if before.figures() != [0, 0] {
+                change -= print(before);
+            }
+            change += print(after);
+        }
+        change
+    }
+
+    /// Follows a change of the likers.
+    pub fn credit(&mut self, changes: &Changes) {
+        for (replica, by) in &changes.credited {
+            let entry = self.entry(*replica);
+            let credited = entry.credited.checked_add_signed(*by);
+            entry.credited = credited.expect("a user is credited before they are uncredited");
+        }
+        let likers = self.likers.checked_add_signed(changes.likers());
+        self.likers = likers.expect("never fewer than no likers");
+    }
+
+    fn find(&self, replica: ReplicaIndex) -> Option<usize> {
+        self.likes
+            .binary_search_by_key(&replica, |entry| entry.replica)
+            .ok()
+    }
+
+    fn entry(&mut self, replica: ReplicaIndex) -> &mut LikesEntry {
+        let place = self
+            .likes
+            .binary_search_by_key(&replica, |entry| entry.replica);
+        let at = place.unwrap_or_else(|at| {
+            let empty = LikesEntry {
+                replica,
+                increments: 0,
+                credited: 0,
+            };
+            self.likes.insert(at, empty);
+            at
+        });
+        &mut self.likes[at]
+    }
+}

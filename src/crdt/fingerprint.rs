@@ -1,0 +1,222 @@
+//! Fingerprints: order-free sums of keyed 128-bit hashes over every entry of the state.
+//!
+//! The definition is frozen; `docs/protocol.md` spells it out. Two nodes that hold the same entries
+//! have the same sums, whatever the order in which they came.
+
+use std::ops::{AddAssign, SubAssign};
+
+use xxhash_rust::xxh3::{xxh3_64, xxh3_128, xxh3_128_with_seed};
+
+use crate::ids::{ClusterId, CounterName, PostId, Replica, UserId};
+
+/// Ranges of posts that have a sum of their own.
+pub const RANGES: usize = 256;
+
+/// The key of a cluster's hashes: entries of one cluster mean nothing in another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct FingerprintKey(u64);
+
+impl FingerprintKey {
+    pub fn of(cluster: &ClusterId) -> Self {
+        Self(xxh3_64(cluster.as_bytes()))
+    }
+}
+
+/// Frozen hash of a post.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PostHash(pub u128);
+
+impl PostHash {
+    pub fn of(post: &PostId) -> Self {
+        Self(xxh3_128(post.as_bytes()))
+    }
+
+    /// The range whose sum the post's entries belong to.
+    pub fn range(self) -> usize {
+        (self.0 >> 120) as usize
+    }
+}
+
+/// Frozen hash of a user. Its upper half orders likers and splits them over buckets and shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserHash(pub u128);
+
+impl UserHash {
+    pub fn of(user: &UserId) -> Self {
+        Self(xxh3_128(user.as_bytes()))
+    }
+
+    pub fn order(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+}
+
+/// Frozen hash of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct ReplicaHash(pub u128);
+
+impl ReplicaHash {
+    pub fn of(replica: &Replica) -> Self {
+        let mut bytes = replica.region.as_bytes().to_vec();
+        bytes.push(0);
+        bytes.extend(replica.epoch.to_bytes());
+        Self(xxh3_128(&bytes))
+    }
+}
+
+/// A sum of entries, or the change of one.
+#[derive(Clone, Copy, PartialEq, Eq, Default, Hash)]
+pub struct Fingerprint(pub u128);
+
+impl Fingerprint {
+    pub fn liker(
+        key: FingerprintKey,
+        post: PostHash,
+        user: UserHash,
+        replica: ReplicaHash,
+        seq: u64,
+    ) -> Self {
+        entry(key, 1, [post.0, user.0, replica.0], [seq, 0])
+    }
+
+    pub fn likes(
+        key: FingerprintKey,
+        post: PostHash,
+        replica: ReplicaHash,
+        increments: u64,
+    ) -> Self {
+        entry(key, 2, [post.0, 0, replica.0], [increments, 0])
+    }
+
+    pub fn counter(
+        key: FingerprintKey,
+        post: PostHash,
+        counter: &CounterName,
+        replica: ReplicaHash,
+        [increments, decrements]: [u64; 2],
+    ) -> Self {
+        let name = xxh3_128(counter.as_bytes());
+        entry(key, 3, [post.0, name, replica.0], [increments, decrements])
+    }
+
+    pub fn orphan_removal(
+        key: FingerprintKey,
+        post: PostHash,
+        user: UserHash,
+        replica: ReplicaHash,
+        seq: u64,
+    ) -> Self {
+        entry(key, 4, [post.0, user.0, replica.0], [seq, 0])
+    }
+
+    pub fn to_bytes(self) -> [u8; 16] {
+        self.0.to_be_bytes()
+    }
+
+    pub fn from_bytes(bytes: [u8; 16]) -> Self {
+        Self(u128::from_be_bytes(bytes))
+    }
+}
+
+fn entry(key: FingerprintKey, kind: u8, hashes: [u128; 3], figures: [u64; 2]) -> Fingerprint {
+    let mut bytes = [0u8; 65];
+    bytes[0] = kind;
+    for (at, hash) in hashes.iter().enumerate() {
+        bytes[1 + 16 * at..][..16].copy_from_slice(&hash.to_le_bytes());
+    }
+    for (at, figure) in figures.iter().enumerate() {
+        bytes[49 + 8 * at..][..8].copy_from_slice(&figure.to_le_bytes());
+    }
+    Fingerprint(xxh3_128_with_seed(&bytes, key.0))
+}
+
+impl AddAssign for Fingerprint {
+    fn add_assign(&mut self, other: Self) {
+        self.0 = self.0.wrapping_add(other.0);
+    }
+}
+
+impl SubAssign for Fingerprint {
+    fn sub_assign(&mut self, other: Self) {
+        self.0 = self.0.wrapping_sub(other.0);
+    }
+}
+
+impl std::fmt::Display for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{:032x}", self.0)
+    }
+}
+
+impl std::fmt::Debug for Fingerprint {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        std::fmt::Display::fmt(self, f)
+    }
+}
+
+/// The sums of all ranges.
+#[derive(Clone, PartialEq, Eq)]
+pub struct RangeSums {
+    sums: Box<[Fingerprint; RANGES]>,
+}
+
+impl Default for RangeSums {
+    fn default() -> Self {
+        Self {
+            sums: Box::new([Fingerprint::default(); RANGES]),
+        }
+    }
+}
+
+impl RangeSums {
+    pub fn add(&mut self, range: usize, change: Fingerprint) {
+        self.sums[range] += change;
+    }
+
+    pub fn range(&self, range: usize) -> Fingerprint {
+        self.sums[range]
+    }
+
+    /// The fingerprint of the whole state.
+    pub fn total(&self) -> Fingerprint {
+        let mut total = Fingerprint::default();
+        for sum in self.sums.iter() {
+            total += *sum;
+        }
+        total
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ids::{Epoch, Region};
+
+    /// These figures are part of the protocol: a change of them makes every pair of old and new nodes diverge.
+    #[test]
+    fn the_definition_is_frozen() {
+        let key = FingerprintKey::of(&ClusterId::new("c").expect("valid"));
+        let post = PostHash::of(&PostId::new("p").expect("valid"));
+        let user = UserHash::of(&UserId::new("u").expect("valid"));
+        let replica = ReplicaHash::of(&Replica {
+            region: Region::new("eu").expect("valid"),
+            epoch: Epoch(7),
+        });
+        let views = CounterName::new("views").expect("valid");
+        let all = [
+            Fingerprint::liker(key, post, user, replica, 9),
+            Fingerprint::likes(key, post, replica, 9),
+            Fingerprint::counter(key, post, &views, replica, [9, 1]),
+            Fingerprint::orphan_removal(key, post, user, replica, 9),
+        ];
+        assert_eq!(all.map(|print| print.to_string()), FROZEN);
+        assert_eq!(post.range(), (post.0 >> 120) as usize);
+    }
+
+    const FROZEN: [&str; 4] = [
+        "b4dfc2b0cbb91a27d524287806295f33",
+        "cfe4716a265d6e25c018d64cf04fd0b1",
+        "a83a6e3e3ecae5349c624f01ea2ec7fc",
+        "26b934adc0e092aba97a3a7447ab3c51",
+    ];
+}

@@ -1,0 +1,64 @@
+//! Orphan removals: dots of likes that were removed or replaced before their event was applied here.
+//!
+//! One is kept until the frontier covers its dot, however that comes about. It binds post and user: a
+//! like that arrives under the dot but for another post or user is applied.
+
+use std::collections::HashMap;
+
+use crate::crdt::dot::Dot;
+use crate::crdt::frontier::Frontier;
+use crate::ids::{PostId, UserId};
+
+/// What is known of a dead like that has not arrived.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct OrphanRemoval {
+    pub post: PostId,
+    pub user: UserId,
+}
+
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct OrphanRemovals {
+    by_dot: HashMap<Dot, OrphanRemoval>,
+}
+
+impl OrphanRemovals {
+    pub fn len(&self) -> usize {
+        self.by_dot.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.by_dot.is_empty()
+    }
+
+    /// Whether the like of this dot, post and user is dead.
+    pub fn contains(&self, dot: Dot, post: &PostId, user: &UserId) -> bool {
+        let known = self.by_dot.get(&dot);
+        known.is_some_and(|orphan| orphan.post == *post && orphan.user == *user)
+    }
+
+    /// Remembers a removal. Returns whether it is new; what was known of the dot stays.
+    pub fn insert(&mut self, dot: Dot, post: &PostId, user: &UserId) -> bool {
+        if self.by_dot.contains_key(&dot) {
+            return false;
+        }
+        let (post, user) = (post.clone(), user.clone());
+        self.by_dot.insert(dot, OrphanRemoval { post, user });
+        true
+    }
+
+    /// The dot's event is applied: nothing is left to remember.
+    pub fn resolve(&mut self, dot: Dot) -> Option<OrphanRemoval> {
+        self.by_dot.remove(&dot)
+    }
+
+    /// Takes out all that a frontier covers.
+    pub fn resolve_covered(&mut self, frontier: &Frontier) -> Vec<(Dot, OrphanRemoval)> {
+        self.by_dot
+            .extract_if(|dot, _| frontier.covers(*dot))
+            .collect()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (Dot, &OrphanRemoval)> {
+        self.by_dot.iter().map(|(dot, orphan)| (*dot, orphan))
+    }
+}

@@ -1,0 +1,286 @@
+//! The engine: posts in shards, local commands and peers' events, group commit, reads, watchers,
+//! checkpoints and recovery.
+//!
+//! Data's path: a command or a peer's block → shards in memory (under their locks) → a slot of the open
+//! batch → the log → published → acknowledged, watched, sent. Nothing that leaves the node shows what
+//! is not published. The engine knows no network, no tonic, and no concrete disk.
+//!
+//! Order of locks: `remote` → shards in ascending order → a post's figures → `orphans` → `frontier` →
+//! the queue's. None is held across an await.
+
+pub mod apply;
+pub mod command;
+pub mod commit;
+pub mod committer;
+pub mod orphans;
+pub mod post;
+pub mod published;
+pub mod read;
+pub mod record;
+pub mod remote;
+pub mod replicas;
+pub mod requests;
+pub mod section;
+pub mod shard;
+pub mod watch;
+pub mod write;
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::crdt::dot::ReplicaIndex;
+use crate::crdt::fingerprint::FingerprintKey;
+use crate::crdt::frontier::Frontier;
+use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::commit::{CommitQueue, CommitWait};
+use crate::engine::orphans::Orphans;
+use crate::engine::post::{Directory, Post};
+use crate::engine::published::{Board, Published};
+use crate::engine::replicas::ReplicaTable;
+use crate::engine::requests::{Remembered, Requests, Window};
+use crate::engine::shard::Shard;
+use crate::engine::watch::Watchers;
+use crate::ids::{ClusterId, Epoch, Region, Replica, RequestId};
+use crate::seams::{Clock, Randomness};
+
+/// What the engine is told at its start.
+#[derive(Debug, Clone)]
+pub struct EngineOptions {
+    pub cluster: ClusterId,
+    pub region: Region,
+    /// A power of two.
+    pub shards: usize,
+    /// Whether a like of a user who likes the post already makes nothing. See `config`.
+    pub absorb_repeated_likes: bool,
+    pub request_window_ms: u64,
+    pub request_items_max: usize,
+    pub orphan_removals_max: usize,
+    pub watchers_max: usize,
+    pub waiting_max: usize,
+    pub checkpoint_row_bytes: usize,
+}
+
+/// Whether reads are served.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Serving {
+    /// The folder was empty and no peer has answered yet: reads would show less than was once promised.
+    Rebuilding = 0,
+    Ready = 1,
+}
+
+/// Whether the node holds anything beyond its frontier.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Settlement {
+    Settled = 0,
+    /// A snapshot is being merged, or was when the process ended.
+    Merging = 1,
+}
+
+pub struct Engine {
+    options: EngineOptions,
+    key: FingerprintKey,
+    clock: Arc<dyn Clock>,
+    randomness: Arc<dyn Randomness>,
+    replicas: ReplicaTable,
+    directory: Directory,
+    shards: Box<[Mutex<Shard>]>,
+    /// Posts whose figures changed since a checkpoint took them, each once.
+    changed_figures: Mutex<Vec<Arc<Post>>>,
+    /// Guards the application of peers' blocks and snapshots: one at a time, so that each replica's
+    /// numbers are applied without gaps.
+    remote: Mutex<()>,
+    orphans: Mutex<Orphans>,
+    /// What is applied in memory, less this process's own newest numbers, which the queue knows.
+    frontier: RwLock<Frontier>,
+    /// While a snapshot is merged: the frontier it will raise to. Events of the replicas that it raises
+    /// are not applied.
+    held: RwLock<Option<VersionVector>>,
+    queue: CommitQueue,
+    board: Board,
+    requests: Requests,
+    watchers: Watchers,
+    serving: AtomicU8,
+    settlement: AtomicU8,
+    likers: AtomicU64,
+    checkpointed_at_ms: AtomicU64,
+}
+
+/// Everything of one instant that says which absent dots are dead and which are still to come.
+pub struct Instant {
+    pub frontier: Frontier,
+    pub orphans: OrphanRemovals,
+    pub requests: Vec<(RequestId, Remembered)>,
+    /// Published when it was taken: replay from its position repeats nothing that matters and misses nothing.
+    pub published: Arc<Published>,
+}
+
+impl Engine {
+    /// An engine with no state. `recovery` fills it before anyone else sees it.
+    fn empty(
+        options: EngineOptions,
+        clock: Arc<dyn Clock>,
+        randomness: Arc<dyn Randomness>,
+    ) -> Self {
+        let replicas = ReplicaTable::default();
+        let own = replicas.intern_own(&fresh_replica(&options.region, randomness.as_ref()));
+        let window = Window {
+            items_max: options.request_items_max,
+            age_max_ms: options.request_window_ms,
+        };
+        let shards = (0..options.shards).map(|index| Mutex::new(Shard::new(index, options.shards)));
+        Self {
+            key: FingerprintKey::of(&options.cluster),
+            shards: shards.collect(),
+            directory: Directory::default(),
+            changed_figures: Mutex::default(),
+            remote: Mutex::default(),
+            orphans: Mutex::default(),
+            frontier: RwLock::default(),
+            held: RwLock::default(),
+            queue: CommitQueue::new(own),
+            board: Board::new(Published::nothing(replicas.all(), own)),
+            requests: Requests::new(window),
+            watchers: Watchers::new(options.watchers_max),
+            serving: AtomicU8::new(Serving::Ready as u8),
+            settlement: AtomicU8::new(Settlement::Settled as u8),
+            likers: AtomicU64::new(0),
+            checkpointed_at_ms: AtomicU64::new(0),
+            replicas,
+            options,
+            clock,
+            randomness,
+        }
+    }
+
+    pub fn options(&self) -> &EngineOptions {
+        &self.options
+    }
+
+    pub fn cluster(&self) -> &ClusterId {
+        &self.options.cluster
+    }
+
+    pub fn replicas(&self) -> &ReplicaTable {
+        &self.replicas
+    }
+
+    /// The running replica.
+    pub fn own(&self) -> Replica {
+        let (own, _) = self.queue.own();
+        self.replicas.all().id(own).clone()
+    }
+
+    pub fn board(&self) -> &Board {
+        &self.board
+    }
+
+    pub fn queue(&self) -> &CommitQueue {
+        &self.queue
+    }
+
+    pub fn now_ms(&self) -> u64 {
+        self.clock.now_ms()
+    }
+
+    /// Waits until all that is in memory now is durable. What was read before the call may then leave.
+    pub fn barrier(&self) -> CommitWait {
+        self.queue.barrier()
+    }
+
+    pub fn serving(&self) -> Serving {
+        match self.serving.load(Ordering::Acquire) {
+            0 => Serving::Rebuilding,
+            _ => Serving::Ready,
+        }
+    }
+
+    pub fn set_serving(&self, serving: Serving) {
+        self.serving.store(serving as u8, Ordering::Release);
+    }
+
+    pub fn settlement(&self) -> Settlement {
+        match self.settlement.load(Ordering::Acquire) {
+            0 => Settlement::Settled,
+            _ => Settlement::Merging,
+        }
+    }
+
+    fn set_settlement(&self, settlement: Settlement) {
+        self.settlement.store(settlement as u8, Ordering::Release);
+    }
+
+    pub fn posts(&self) -> usize {
+        self.directory.len()
+    }
+
+    /// Likers over all posts.
+    pub fn likers(&self) -> u64 {
+        self.likers.load(Ordering::Acquire)
+    }
+
+    pub fn orphan_removals(&self) -> usize {
+        self.orphans.lock().known().len()
+    }
+
+    pub fn checkpointed_at_ms(&self) -> u64 {
+        self.checkpointed_at_ms.load(Ordering::Acquire)
+    }
+
+    /// Goes on under a fresh replica: somebody knows numbers of the running one that it never made.
+    pub fn rotate_epoch(&self) -> Replica {
+        let _shards = self.lock_all();
+        let fresh = fresh_replica(&self.options.region, self.randomness.as_ref());
+        let own = self.replicas.intern_own(&fresh);
+        let (ended, last) = self.queue.own();
+        if last > 0 {
+            self.frontier.write().advance(ended, last);
+        }
+        self.queue.rotate(own);
+        fresh
+    }
+
+    /// Everything that says "dead or to come", at one instant: no shard is between two states.
+    pub fn instant(&self) -> Instant {
+        let _shards = self.lock_all();
+        let published = self.board.newest();
+        let orphans = self.orphans.lock().known().clone();
+        let mut frontier = self.frontier.read().clone();
+        let (own, last) = self.queue.own();
+        if last > 0 {
+            frontier.advance(own, last);
+        }
+        Instant {
+            frontier,
+            orphans,
+            requests: self.requests.snapshot(),
+            published,
+        }
+    }
+
+    fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {
+        self.shards.iter().map(Mutex::lock).collect()
+    }
+
+    fn note_changed_figures(&self, post: &Arc<Post>) {
+        if post.mark_changed() {
+            self.changed_figures.lock().push(post.clone());
+        }
+    }
+
+    /// This process's replica and its last number: covered here, whatever the frontier says yet.
+    fn own_covered(&self) -> (ReplicaIndex, u64) {
+        self.queue.own()
+    }
+}
+
+fn fresh_replica(region: &Region, randomness: &dyn Randomness) -> Replica {
+    Replica {
+        region: region.clone(),
+        epoch: Epoch(randomness.bits128()),
+    }
+}

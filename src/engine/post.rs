@@ -1,0 +1,195 @@
+//! Posts, and the directory that finds them by name.
+//!
+//! The figures of a post stand in one place; its likers are held by shards. A small post has all of
+//! them in its home shard; a large one has them spread over all shards by the frozen hash of the user,
+//! so that one hot post uses every core.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+
+use hashbrown::HashMap;
+use parking_lot::{Mutex, MutexGuard, RwLock};
+
+use crate::crdt::changes::Changes;
+use crate::crdt::figures::Figures;
+use crate::crdt::fingerprint::{PostHash, UserHash};
+use crate::ids::PostId;
+
+/// A post's place in the directory of this process. Never stored or sent.
+pub type PostNumber = u32;
+
+pub struct Post {
+    pub number: PostNumber,
+    pub id: PostId,
+    pub hash: PostHash,
+    /// Guards the like counter's entries and the other counters. Taken inside a shard's lock.
+    figures: Mutex<Figures>,
+    /// Mirror of `figures.likers()`, for reads that take no lock.
+    likers: AtomicU64,
+    /// Whether the likers are spread over all shards. Changes once, under the locks of all shards.
+    wide: AtomicBool,
+    /// Whether anybody watches the post.
+    watched: AtomicBool,
+    /// Whether the figures changed since they were last taken for a checkpoint.
+    changed: AtomicBool,
+}
+
+impl Post {
+    fn new(number: PostNumber, id: PostId) -> Self {
+        Self {
+            number,
+            hash: PostHash::of(&id),
+            id,
+            figures: Mutex::default(),
+            likers: AtomicU64::new(0),
+            wide: AtomicBool::new(false),
+            watched: AtomicBool::new(false),
+            changed: AtomicBool::new(false),
+        }
+    }
+
+    /// The exact count, without a lock or a walk.
+    pub fn likers(&self) -> u64 {
+        self.likers.load(Ordering::Acquire)
+    }
+
+    pub fn figures(&self) -> MutexGuard<'_, Figures> {
+        self.figures.lock()
+    }
+
+    /// Lets the figures follow a change of the likers.
+    pub fn credit(&self, figures: &mut Figures, changes: &Changes) {
+        figures.credit(changes);
+        self.likers.store(figures.likers(), Ordering::Release);
+    }
+
+    pub fn is_wide(&self) -> bool {
+        self.wide.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_wide(&self) {
+        self.wide.store(true, Ordering::Release);
+    }
+
+    /// The shard that holds the user, of a power of two of them. Shards are in the order of hashes.
+    pub fn shard_of(&self, user: UserHash, shards: usize) -> usize {
+        match self.is_wide() {
+            true => shard_of_hash(user.order(), shards),
+            false => self.home(shards),
+        }
+    }
+
+    /// The shard that holds the post while it is small.
+    pub fn home(&self, shards: usize) -> usize {
+        self.hash.0 as usize & (shards - 1)
+    }
+
+    pub fn is_watched(&self) -> bool {
+        self.watched.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_watched(&self, watched: bool) {
+        self.watched.store(watched, Ordering::Release);
+    }
+
+    /// Returns whether the figures were unchanged until now.
+    pub(super) fn mark_changed(&self) -> bool {
+        !self.changed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn take_changed(&self) -> bool {
+        self.changed.swap(false, Ordering::AcqRel)
+    }
+}
+
+/// The shard of a hash in a post that is spread over all of them.
+pub fn shard_of_hash(hash: u64, shards: usize) -> usize {
+    let bits = shards.trailing_zeros();
+    hash.checked_shr(64 - bits).unwrap_or(0) as usize
+}
+
+/// The hashes that a shard holds of posts that are spread.
+pub fn range_of_shard(shard: usize, shards: usize) -> (u64, u64) {
+    let width = (u128::from(u64::MAX) + 1) / shards as u128;
+    let from = width * shard as u128;
+    (from as u64, (from + width - 1) as u64)
+}
+
+const PARTS: usize = 64;
+
+/// All posts by name. Grows only: a post without likers still has its increments.
+pub struct Directory {
+    parts: Box<[RwLock<HashMap<PostId, Arc<Post>>>]>,
+    next: Mutex<PostNumber>,
+}
+
+impl Default for Directory {
+    fn default() -> Self {
+        Self {
+            parts: (0..PARTS).map(|_| RwLock::default()).collect(),
+            next: Mutex::new(0),
+        }
+    }
+}
+
+impl Directory {
+    fn part(&self, id: &PostId) -> &RwLock<HashMap<PostId, Arc<Post>>> {
+        &self.parts[(PostHash::of(id).0 >> 64) as usize % PARTS]
+    }
+
+    pub fn get(&self, id: &PostId) -> Option<Arc<Post>> {
+        self.part(id).read().get(id).cloned()
+    }
+
+    pub fn get_or_create(&self, id: &PostId) -> Arc<Post> {
+        if let Some(post) = self.get(id) {
+            return post;
+        }
+        let mut part = self.part(id).write();
+        let create = || {
+            let mut next = self.next.lock();
+            let number = *next;
+            *next += 1;
+            Arc::new(Post::new(number, id.clone()))
+        };
+        part.entry(id.clone()).or_insert_with(create).clone()
+    }
+
+    pub fn len(&self) -> usize {
+        self.parts.iter().map(|part| part.read().len()).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// All posts in the order of their names.
+    pub fn sorted(&self) -> Vec<Arc<Post>> {
+        let mut all: Vec<Arc<Post>> = Vec::with_capacity(self.len());
+        for part in &self.parts {
+            all.extend(part.read().values().cloned());
+        }
+        all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
+        all
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ranges_of_shards_tile_the_hashes_in_order() {
+        for shards in [1, 2, 16, 256] {
+            let mut next = Some(0);
+            for shard in 0..shards {
+                let (from, to) = range_of_shard(shard, shards);
+                assert_eq!(Some(from), next);
+                assert_eq!(shard_of_hash(from, shards), shard);
+                assert_eq!(shard_of_hash(to, shards), shard);
+                next = to.checked_add(1);
+            }
+            assert_eq!(next, None);
+        }
+    }
+}

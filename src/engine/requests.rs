@@ -1,0 +1,317 @@
+//! Requests that carry an id: a retry gets the earlier answer and does nothing.
+//!
+//! What is remembered is (request id, item). It stands in the log beside the events it made, or alone
+//! where it made none, so that a retry after a restart is recognised too; items of a batch that did
+//! not become durable run at the retry.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use crate::crdt::dot::{Dot, Dots};
+use crate::ids::RequestId;
+
+/// What became of one command.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    Liked,
+    LikedAgain,
+    Unliked,
+    NotLiked,
+    Added,
+    /// The add would have gone beyond the counter's bound.
+    BeyondBound,
+    /// Too many unresolved removals of likes that have not arrived here.
+    OrphanRemovalsFull,
+}
+
+/// The answer to one command, without the figures of the moment.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Done {
+    pub outcome: Outcome,
+    /// The dot of a like.
+    pub dot: Option<Dot>,
+    /// The dots that a like replaced or an unlike removed.
+    pub removed: Dots,
+}
+
+/// What the log keeps of a request: the items that one slot made.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RequestRecord {
+    pub id: RequestId,
+    /// Frozen hash of the contents.
+    pub digest: u64,
+    pub at_ms: u64,
+    /// Items of the whole request.
+    pub items: u32,
+    pub done: Vec<(u32, Done)>,
+}
+
+/// A request as remembered.
+#[derive(Debug, Clone)]
+pub struct Remembered {
+    pub digest: u64,
+    pub at_ms: u64,
+    pub items: Vec<Option<Done>>,
+    /// The token of the answer, once all items are durable.
+    pub token: Option<Arc<str>>,
+    /// Whether a call is under way that runs the missing items.
+    running: Option<Arc<Notify>>,
+}
+
+impl Remembered {
+    fn new(record: &RequestRecord) -> Self {
+        Self {
+            digest: record.digest,
+            at_ms: record.at_ms,
+            items: vec![None; record.items as usize],
+            token: None,
+            running: None,
+        }
+    }
+
+    fn is_complete(&self) -> bool {
+        self.items.iter().all(Option::is_some)
+    }
+}
+
+/// How many items are remembered, and for how long.
+#[derive(Debug, Clone, Copy)]
+pub struct Window {
+    pub items_max: usize,
+    pub age_max_ms: u64,
+}
+
+#[derive(Default)]
+struct State {
+    by_id: HashMap<RequestId, Remembered>,
+    /// In the order in which they were first seen.
+    order: VecDeque<RequestId>,
+    items: usize,
+}
+
+/// What a call with a request id is to do.
+pub enum Begun {
+    /// Run the items that have no answer yet; the others have this one.
+    Run(Vec<Option<Done>>),
+    /// Wait for the call that is under way, then ask again.
+    Wait(Arc<Notify>),
+    /// Answer as before.
+    Answer(Vec<Done>, Arc<str>),
+    /// The id was used with other contents.
+    Reused,
+}
+
+/// The table of remembered requests. Bounded by [`Window`]: the oldest go first.
+pub struct Requests {
+    window: Window,
+    state: Mutex<State>,
+}
+
+impl Requests {
+    pub fn new(window: Window) -> Self {
+        Self {
+            window,
+            state: Mutex::default(),
+        }
+    }
+
+    /// Begins a call. Whoever is told to run must end with [`Self::release`] or with all items durable.
+    pub fn begin(&self, id: &RequestId, digest: u64, items: usize, now_ms: u64) -> Begun {
+        let mut state = self.state.lock();
+        state.forget_old(self.window, now_ms);
+        if let Some(known) = state.by_id.get_mut(id) {
+            if known.digest != digest || known.items.len() != items {
+                return Begun::Reused;
+            }
+            if let Some(running) = &known.running {
+                return Begun::Wait(running.clone());
+            }
+            if let (true, Some(token)) = (known.is_complete(), &known.token) {
+                let done = known.items.iter().flatten().cloned().collect();
+                return Begun::Answer(done, token.clone());
+            }
+            known.running = Some(Arc::default());
+            return Begun::Run(known.items.clone());
+        }
+        let remembered = Remembered {
+            digest,
+            at_ms: now_ms,
+            items: vec![None; items],
+            token: None,
+            running: Some(Arc::default()),
+        };
+        state.insert(id.clone(), remembered);
+        Begun::Run(vec![None; items])
+    }
+
+    /// The call ends. What is durable by now stays; a request of which nothing is, is forgotten.
+    pub fn release(&self, id: &RequestId) {
+        let mut state = self.state.lock();
+        let Some(known) = state.by_id.get_mut(id) else {
+            return;
+        };
+        if let Some(running) = known.running.take() {
+            running.notify_waiters();
+        }
+        if known.items.iter().all(Option::is_none) {
+            let items = known.items.len();
+            state.by_id.remove(id);
+            state.items -= items;
+            state.order.retain(|other| other != id);
+        }
+    }
+
+    /// A record is durable. Called in the order of the log, before its waiters learn of it.
+    pub fn remember(&self, record: &RequestRecord, token: impl FnOnce() -> Arc<str>) {
+        let mut state = self.state.lock();
+        if !state.by_id.contains_key(&record.id) {
+            state.insert(record.id.clone(), Remembered::new(record));
+        }
+        let known = state.by_id.get_mut(&record.id).expect("just inserted");
+        for (item, done) in &record.done {
+            if let Some(place) = known.items.get_mut(*item as usize) {
+                *place = Some(done.clone());
+            }
+        }
+        if known.is_complete() {
+            known.token = Some(token());
+        }
+        state.forget_old(self.window, record.at_ms);
+    }
+
+    /// All complete or partly durable requests, oldest first, for a checkpoint.
+    pub fn snapshot(&self) -> Vec<(RequestId, Remembered)> {
+        let state = self.state.lock();
+        let durable = |known: &Remembered| known.items.iter().any(Option::is_some);
+        let all = state
+            .order
+            .iter()
+            .filter_map(|id| Some((id, state.by_id.get(id)?)));
+        all.filter(|(_, known)| durable(known))
+            .map(|(id, known)| (id.clone(), known.clone()))
+            .collect()
+    }
+
+    /// Takes over what a checkpoint held.
+    pub fn restore(
+        &self,
+        id: RequestId,
+        digest: u64,
+        at_ms: u64,
+        items: Vec<Option<Done>>,
+        token: Option<Arc<str>>,
+    ) {
+        let running = None;
+        let remembered = Remembered {
+            digest,
+            at_ms,
+            items,
+            token,
+            running,
+        };
+        self.state.lock().insert(id, remembered);
+    }
+}
+
+impl State {
+    fn insert(&mut self, id: RequestId, remembered: Remembered) {
+        self.items += remembered.items.len();
+        self.order.push_back(id.clone());
+        self.by_id.insert(id, remembered);
+    }
+
+    /// Forgets the oldest beyond the window. A request that is under way is never forgotten.
+    fn forget_old(&mut self, window: Window, now_ms: u64) {
+        while let Some(oldest) = self.order.front() {
+            let Some(known) = self.by_id.get(oldest) else {
+                self.order.pop_front();
+                continue;
+            };
+            let old = known.at_ms.saturating_add(window.age_max_ms) < now_ms;
+            if known.running.is_some() || !(old || self.items > window.items_max) {
+                return;
+            }
+            self.items -= known.items.len();
+            let oldest = self.order.pop_front().expect("just seen");
+            self.by_id.remove(&oldest);
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn id(text: &str) -> RequestId {
+        RequestId::new(text).expect("valid")
+    }
+
+    fn done() -> Done {
+        Done {
+            outcome: Outcome::Liked,
+            dot: None,
+            removed: Dots::new(),
+        }
+    }
+
+    fn record(text: &str, items: u32, item: u32, at_ms: u64) -> RequestRecord {
+        RequestRecord {
+            id: id(text),
+            digest: 7,
+            at_ms,
+            items,
+            done: vec![(item, done())],
+        }
+    }
+
+    fn table(items_max: usize) -> Requests {
+        Requests::new(Window {
+            items_max,
+            age_max_ms: 1_000,
+        })
+    }
+
+    #[test]
+    fn a_retry_gets_the_earlier_answer_and_other_contents_are_refused() {
+        let table = table(10);
+        assert!(matches!(table.begin(&id("a"), 7, 1, 0), Begun::Run(_)));
+        assert!(matches!(table.begin(&id("a"), 7, 1, 0), Begun::Wait(_)));
+        table.remember(&record("a", 1, 0, 0), || "t".into());
+        table.release(&id("a"));
+        assert!(matches!(table.begin(&id("a"), 7, 1, 0), Begun::Answer(..)));
+        assert!(matches!(table.begin(&id("a"), 8, 1, 0), Begun::Reused));
+    }
+
+    #[test]
+    fn only_items_that_are_not_durable_run_again() {
+        let table = table(10);
+        table.remember(&record("a", 3, 1, 0), || "t".into());
+        let Begun::Run(items) = table.begin(&id("a"), 7, 3, 0) else {
+            panic!("two items are missing");
+        };
+        assert_eq!(items, vec![None, Some(done()), None]);
+    }
+
+    #[test]
+    fn the_oldest_are_forgotten_by_number_and_by_age() {
+        let table = table(2);
+        for (number, name) in ["a", "b", "c"].into_iter().enumerate() {
+            table.remember(&record(name, 1, 0, number as u64), || "t".into());
+        }
+        assert!(matches!(table.begin(&id("a"), 7, 1, 5), Begun::Run(_)));
+        table.release(&id("a"));
+        assert!(matches!(table.begin(&id("c"), 7, 1, 5), Begun::Answer(..)));
+        assert!(matches!(table.begin(&id("c"), 7, 1, 5_000), Begun::Run(_)));
+    }
+
+    #[test]
+    fn a_request_that_did_nothing_is_forgotten_when_it_ends() {
+        let table = table(10);
+        assert!(matches!(table.begin(&id("a"), 7, 1, 0), Begun::Run(_)));
+        table.release(&id("a"));
+        assert!(matches!(table.begin(&id("a"), 8, 1, 0), Begun::Run(_)));
+    }
+}

@@ -1,0 +1,94 @@
+//! A shard: the likers of some posts, or of some ranges of users of large posts.
+//!
+//! Pure state behind the shard's lock: what a command or an event does to it is decided here and in
+//! `crdt`, without waiting for anything.
+
+use std::sync::Arc;
+
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
+
+use crate::crdt::dot::Dot;
+use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Likers;
+use crate::engine::post::{Post, PostNumber, range_of_shard};
+use crate::ids::UserId;
+
+/// Likers of one post in one shard.
+struct Part {
+    likers: Likers,
+    /// Whether the part stands in the shard's list of changed ones.
+    listed: bool,
+}
+
+pub struct Shard {
+    index: usize,
+    shards: usize,
+    parts: HashMap<PostNumber, Part, FixedState>,
+    /// Posts with likers that changed since the last checkpoint took them, each once.
+    changed: Vec<Arc<Post>>,
+}
+
+impl Shard {
+    pub fn new(index: usize, shards: usize) -> Self {
+        Self {
+            index,
+            shards,
+            parts: HashMap::default(),
+            changed: Vec::new(),
+        }
+    }
+
+    /// The hashes that this shard holds of the post.
+    pub fn range_of(&self, post: &Post) -> (u64, u64) {
+        match post.is_wide() {
+            true => range_of_shard(self.index, self.shards),
+            false => (0, u64::MAX),
+        }
+    }
+
+    pub fn dots(&self, post: &Post, user: &UserId, hash: UserHash) -> &[Dot] {
+        let part = self.parts.get(&post.number);
+        part.map_or(&[], |part| part.likers.dots(user, hash))
+    }
+
+    pub fn likers(&self, post: &Post) -> Option<&Likers> {
+        self.parts.get(&post.number).map(|part| &part.likers)
+    }
+
+    /// The post's likers for a change: the post is listed for the next checkpoint.
+    pub fn likers_mut(&mut self, post: &Arc<Post>) -> &mut Likers {
+        let (from, to) = self.range_of(post);
+        let part = self.parts.entry(post.number).or_insert_with(|| Part {
+            likers: Likers::new(from, to),
+            listed: false,
+        });
+        if !part.listed {
+            part.listed = true;
+            self.changed.push(post.clone());
+        }
+        &mut part.likers
+    }
+
+    /// Takes a post's likers out, to spread them over all shards.
+    pub fn take(&mut self, post: &Post) -> Option<Likers> {
+        self.parts.remove(&post.number).map(|part| part.likers)
+    }
+
+    /// Posts that changed since this was last asked. What is still to be taken of them is known by
+    /// their likers.
+    pub fn take_changed(&mut self) -> Vec<Arc<Post>> {
+        for post in &self.changed {
+            if let Some(part) = self.parts.get_mut(&post.number) {
+                part.listed = false;
+            }
+        }
+        std::mem::take(&mut self.changed)
+    }
+
+    /// The ranges of a post's buckets that changed since this was last asked.
+    pub fn take_changed_ranges(&mut self, post: &Post) -> Vec<(u64, u64)> {
+        let part = self.parts.get_mut(&post.number);
+        part.map_or_else(Vec::new, |part| part.likers.take_changed())
+    }
+}

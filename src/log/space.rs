@@ -1,0 +1,201 @@
+//! Room in the log: the rest of the current segment and the spare behind it, and the worker that
+//! prepares the spare.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::Notify;
+
+use super::segment::{self, Spare};
+use super::{LogOptions, LogSeams, Position};
+
+/// Shared by the writer, the preparer and whoever asks for room.
+pub(super) struct Space {
+    options: LogOptions,
+    /// Follows `state`; apart from it so that asking takes no lock.
+    room: AtomicU64,
+    /// Guards what is left; never held across an await.
+    state: Mutex<State>,
+    /// Wakes the preparer: there is something to prepare, or it should try again.
+    prod: Notify,
+    /// Wakes who waits for room.
+    changed: Notify,
+}
+
+struct State {
+    /// Bytes left in the current segment.
+    rest: u64,
+    spare: SpareState,
+}
+
+enum SpareState {
+    Wanted {
+        base: Position,
+    },
+    Ready(Spare),
+    /// The writer is gone or poisoned.
+    Closed,
+}
+
+impl Space {
+    pub(super) fn new(
+        options: LogOptions,
+        rest: u64,
+        base: Position,
+        spare: Option<Spare>,
+    ) -> Self {
+        let spare = spare.map_or(SpareState::Wanted { base }, SpareState::Ready);
+        let space = Self {
+            options,
+            room: AtomicU64::new(0),
+            state: Mutex::new(State { rest, spare }),
+            prod: Notify::new(),
+            changed: Notify::new(),
+        };
+        space.tell(&space.state.lock());
+        space
+    }
+
+    pub(super) fn room(&self) -> u64 {
+        self.room.load(Ordering::Acquire)
+    }
+
+    /// Takes the spare, to be the current segment; the one after it is wanted then.
+    pub(super) fn take_spare(&self) -> Option<Spare> {
+        let mut state = self.state.lock();
+        let SpareState::Ready(spare) = &state.spare else {
+            return None;
+        };
+        let base = Position(spare.birth.base.0 + spare.birth.capacity);
+        let taken = std::mem::replace(&mut state.spare, SpareState::Wanted { base });
+        state.rest = 0;
+        self.tell(&state);
+        self.prod.notify_one();
+        match taken {
+            SpareState::Ready(spare) => Some(spare),
+            SpareState::Wanted { .. } | SpareState::Closed => None,
+        }
+    }
+
+    pub(super) fn set_rest(&self, rest: u64) {
+        let mut state = self.state.lock();
+        state.rest = rest;
+        self.tell(&state);
+    }
+
+    /// Nothing more will be appended.
+    pub(super) fn close(&self) {
+        let mut state = self.state.lock();
+        state.rest = 0;
+        state.spare = SpareState::Closed;
+        self.tell(&state);
+        self.prod.notify_one();
+    }
+
+    /// Tries again to prepare a spare that is missing.
+    pub(super) fn retry(&self) {
+        self.prod.notify_one();
+    }
+
+    fn put_spare(&self, spare: Spare) {
+        let mut state = self.state.lock();
+        if let SpareState::Wanted { .. } = state.spare {
+            state.spare = SpareState::Ready(spare);
+        }
+        self.tell(&state);
+    }
+
+    /// A group that does not fit into the rest leaves it unused, so only what no group can waste
+    /// counts once there is a spare.
+    fn tell(&self, state: &State) {
+        let room = match &state.spare {
+            SpareState::Ready(_) => {
+                let surely = state.rest.saturating_sub(self.options.group_bytes_max);
+                state.rest.max(surely + self.options.segment_record_bytes())
+            }
+            SpareState::Wanted { .. } => state.rest,
+            SpareState::Closed => 0,
+        };
+        self.room.store(room, Ordering::Release);
+        self.changed.notify_waiters();
+    }
+}
+
+/// How much may still be appended; clones share it, on any thread.
+#[derive(Clone)]
+pub struct Room {
+    space: Arc<Space>,
+}
+
+impl Room {
+    pub(super) fn new(space: Arc<Space>) -> Self {
+        Self { space }
+    }
+
+    /// Bytes, framed ([`super::framed_bytes`]), that can surely still be appended, in any groups.
+    /// Small while the spare is missing; 0 once the log is poisoned or closed.
+    pub fn bytes(&self) -> u64 {
+        self.space.room()
+    }
+
+    /// Tries again to allocate the spare that is missing, if it is: call it when space may have
+    /// come free. Removing segments does so by itself.
+    pub fn retry(&self) {
+        self.space.retry();
+    }
+
+    /// Returns when there is room for so many bytes.
+    pub async fn wait_for(&self, bytes: u64) {
+        loop {
+            let changed = self.space.changed.notified();
+            tokio::pin!(changed);
+            // From here on no change is missed.
+            changed.as_mut().enable();
+            if self.bytes() >= bytes {
+                return;
+            }
+            changed.await;
+        }
+    }
+}
+
+/// Allocates spare segments ahead of their use. Belongs on a worker of its own: it writes tens of
+/// megabytes of zeros, which no commit should wait for.
+pub struct SparePreparer {
+    seams: LogSeams,
+    space: Arc<Space>,
+}
+
+impl SparePreparer {
+    pub(super) fn new(seams: LogSeams, space: Arc<Space>) -> Self {
+        Self { seams, space }
+    }
+
+    /// Runs until the writer is gone or poisoned. After a failure, such as a full disk, it waits for
+    /// [`Room::retry`].
+    pub async fn run(self) {
+        loop {
+            let wanted = match self.space.state.lock().spare {
+                SpareState::Closed => return,
+                SpareState::Ready(_) => None,
+                SpareState::Wanted { base } => Some(base),
+            };
+            if let Some(base) = wanted {
+                match segment::prepare(&self.seams, &self.space.options, base).await {
+                    Ok(spare) => {
+                        self.space.put_spare(spare);
+                        continue;
+                    }
+                    Err(error) => tracing::warn!(
+                        %error,
+                        room = self.space.room(),
+                        "no space for the next log segment; writes will be refused when the current \
+                         one is full"
+                    ),
+                }
+            }
+            self.space.prod.notified().await;
+        }
+    }
+}

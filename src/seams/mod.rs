@@ -1,0 +1,14 @@
+//! What the node asks of the world, as traits: files, a checkpoint store, workers, a clock, chance.
+//!
+//! The same node runs in production and in the simulator; they differ in what is plugged in here.
+//! This layer knows no library and no operating system.
+
+pub mod checkpoint_store;
+pub mod environment;
+pub mod files;
+pub mod workers;
+
+pub use checkpoint_store::CheckpointStore;
+pub use environment::{Clock, Randomness};
+pub use files::{File, Files, IoFuture};
+pub use workers::{Worker, WorkerHandle, WorkerLost, Workers};
