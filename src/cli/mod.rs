@@ -5,6 +5,7 @@ mod calls;
 pub mod logging;
 mod serve;
 mod status;
+mod verdict;
 mod version;
 
 use std::future::Future;

@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use anyhow::bail;
 use futures_util::{StreamExt, TryStreamExt, stream};
 use tokio::time::Instant;
 
@@ -29,7 +30,7 @@ pub struct Agreed {
 }
 
 /// Waits until all nodes say that they hold the same; otherwise where it hangs.
-pub async fn wait_for_convergence(cluster: &Cluster) -> Result<String, String> {
+pub async fn wait_for_convergence(cluster: &Cluster) -> anyhow::Result<String> {
     let until = Instant::now() + CONVERGED_WITHIN;
     loop {
         let problem = match statuses(cluster).await {
@@ -40,7 +41,7 @@ pub async fn wait_for_convergence(cluster: &Cluster) -> Result<String, String> {
             Err(error) => format!("{error:#}"),
         };
         if Instant::now() >= until {
-            return Err(problem);
+            bail!(problem);
         }
         tokio::time::sleep(LOOK_EVERY).await;
     }
@@ -75,43 +76,47 @@ fn disagreement(all: &[GetStatusResponse]) -> Option<String> {
     })
 }
 
-/// Compares every node with the record and with one another; otherwise what differs.
-pub async fn check(
-    cluster: &Cluster,
-    record: &Record,
-    fingerprint: String,
-) -> anyhow::Result<Result<Agreed, String>> {
+/// What every node holds.
+pub async fn ask_everything(cluster: &Cluster) -> anyhow::Result<Vec<(Place, Seen)>> {
     let mut answers = Vec::new();
     for place in Place::ALL {
         answers.push((place, see(&cluster.client(place)?).await?));
     }
-    for (place, seen) in &answers {
-        let differences = record.differences(seen);
-        if !differences.is_empty() {
-            let told = differences
+    Ok(answers)
+}
+
+/// Compares every node with the record and with one another; an error says what differs.
+pub fn compare(
+    answers: &[(Place, Seen)],
+    record: &Record,
+    fingerprint: String,
+) -> anyhow::Result<Agreed> {
+    for (place, seen) in answers {
+        let found = record.differences(seen);
+        if !found.is_empty() {
+            let told: Vec<&str> = found
                 .iter()
                 .take(DIFFERENCES_TOLD)
-                .cloned()
-                .collect::<Vec<_>>();
-            let number = differences.len();
-            return Ok(Err(format!(
-                "{number} differences in {place}: {}",
+                .map(String::as_str)
+                .collect();
+            bail!(
+                "{} differences in {place}: {}",
+                found.len(),
                 told.join("; ")
-            )));
+            );
         }
     }
-    let (_, first) = &answers[0];
-    if let Some((place, _)) = answers.iter().find(|(_, seen)| seen != first) {
-        return Ok(Err(format!(
-            "{} and {place} answer differently",
-            answers[0].0
-        )));
+    let [(at, first), others @ ..] = answers else {
+        bail!("nobody was asked");
+    };
+    if let Some((place, _)) = others.iter().find(|(_, seen)| seen != first) {
+        bail!("{at} and {place} answer differently");
     }
-    Ok(Ok(Agreed {
+    Ok(Agreed {
         likes: first.counts.values().sum(),
         likers: first.likers.len() as u64,
         fingerprint,
-    }))
+    })
 }
 
 /// Everything that a node holds, as far as clients are told.
@@ -157,4 +162,51 @@ async fn see(client: &Client) -> anyhow::Result<Seen> {
         seen.views.insert(post, value);
     }
     Ok(seen)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn answer(likes: bool) -> Seen {
+        let likers = likes.then_some((Post::Both, User(1)));
+        Seen {
+            counts: [(Post::Both, u64::from(likes))].into(),
+            likers: likers.into_iter().collect(),
+            ..Seen::default()
+        }
+    }
+
+    fn check(record: &Record, likes: [bool; 2]) -> anyhow::Result<Agreed> {
+        let [us, eu] = likes.map(answer);
+        compare(&[(Place::Us, us), (Place::Eu, eu)], record, "f".to_owned())
+    }
+
+    #[test]
+    fn nodes_must_fit_the_record_and_one_another() {
+        let mut record = Record::default();
+        record.liked(Post::Both, User(1), "a", &[]);
+        assert_eq!(check(&record, [true, true]).unwrap().likers, 1);
+        let lost = check(&record, [true, false]).unwrap_err().to_string();
+        assert_eq!(
+            lost,
+            "1 differences in eu: user-1 likes sunrise, and it is lost"
+        );
+        record.unknown(super::super::record::Write::Like(Post::Both, User(1)));
+        let differ = check(&record, [true, false]).unwrap_err().to_string();
+        assert_eq!(differ, "us and eu answer differently");
+    }
+
+    #[test]
+    fn regions_agree_when_frontier_and_fingerprint_do() {
+        let status = |region: &str, fingerprint: &str| GetStatusResponse {
+            region: region.to_owned(),
+            fingerprint: fingerprint.to_owned(),
+            settled: true,
+            ..GetStatusResponse::default()
+        };
+        assert_eq!(disagreement(&[status("us", "f"), status("eu", "f")]), None);
+        let differ = disagreement(&[status("us", "f"), status("eu", "g")]);
+        assert!(differ.unwrap().contains("different state"));
+    }
 }

@@ -67,12 +67,7 @@ enum Command {
 /// Reads commands under a table that is drawn again and again.
 pub async fn live(cluster: &Arc<Cluster>, seed: u64) -> anyhow::Result<ExitCode> {
     let screen = Screen::open()?;
-    let ended = live_within(&screen, Console::new(cluster, seed)).await;
-    screen.close()?;
-    ended
-}
-
-async fn live_within(screen: &Screen, mut console: Console) -> anyhow::Result<ExitCode> {
+    let mut console = Console::new(cluster, seed);
     let mut lines = lines_of_stdin();
     let mut redraw = tokio::time::interval(REDRAW_EVERY);
     screen.say("type help for the commands, quit to end")?;
@@ -281,10 +276,6 @@ impl Screen {
         Ok(Self)
     }
 
-    fn close(&self) -> anyhow::Result<()> {
-        write("\x1b7\x1b[r\x1b8\n")
-    }
-
     fn say(&self, text: &str) -> anyhow::Result<()> {
         match text {
             "" => Ok(()),
@@ -300,6 +291,15 @@ impl Screen {
     fn draw(&self, table: &[String]) -> anyhow::Result<()> {
         let lines = table.iter().map(|line| format!("{line}\x1b[K\r\n"));
         write(&format!("\x1b7\x1b[H{}\x1b8", lines.collect::<String>()))
+    }
+}
+
+/// Also after an interrupt the whole terminal scrolls again.
+impl Drop for Screen {
+    fn drop(&mut self) {
+        if let Err(error) = write("\x1b7\x1b[r\x1b8\n") {
+            eprintln!("{error:#}");
+        }
     }
 }
 

@@ -53,19 +53,23 @@ pub async fn tell(cluster: &Arc<Cluster>, length: Duration, seed: u64) -> anyhow
         began: Instant::now(),
         length,
     };
-    let mut writers = teller.load.start(seed);
-    let both_sides = teller.faults().await?;
-    teller.until(STOP_AT).await;
-    teller.load.stop();
-    while let Some(ended) = writers.join_next().await {
-        ended.context("a writer broke off")?;
-    }
-    teller.say("the writers stop; the regions settle");
-    let outcome = teller.outcome().await?;
-    Ok(teller.close(&both_sides, outcome))
+    let outcome = teller.story(seed).await;
+    Ok(teller.close(outcome))
 }
 
 impl Teller {
+    async fn story(&self, seed: u64) -> anyhow::Result<(BothSides, Agreed)> {
+        let mut writers = self.load.start(seed);
+        let both_sides = self.faults().await?;
+        self.until(STOP_AT).await;
+        self.load.stop();
+        while let Some(ended) = writers.join_next().await {
+            ended.context("a writer broke off")?;
+        }
+        self.say("the writers stop; the regions settle");
+        Ok((both_sides, self.outcome().await?))
+    }
+
     async fn faults(&self) -> anyhow::Result<BothSides> {
         let cluster = &self.load.cluster;
         self.say("us, eu and ap serve; people like, unlike and view in all three");
@@ -148,40 +152,35 @@ impl Teller {
         Ok(ids)
     }
 
-    async fn outcome(&self) -> anyhow::Result<Result<Agreed, String>> {
+    async fn outcome(&self) -> anyhow::Result<Agreed> {
         let waiting = Instant::now();
-        let fingerprint = match check::wait_for_convergence(&self.load.cluster).await {
-            Ok(fingerprint) => fingerprint,
-            Err(problem) => return Ok(Err(problem)),
-        };
+        let fingerprint = check::wait_for_convergence(&self.load.cluster).await?;
         self.say(&format!(
             "all three hold the same after {} ms; every post is now checked for every user",
             waiting.elapsed().as_millis()
         ));
-        let record = std::mem::take(&mut *self.load.record.lock());
-        let outcome = check::check(&self.load.cluster, &record, fingerprint).await?;
-        if outcome.is_ok() {
-            self.say(&format!(
-                "every answer fits the record; {} writes were left without an outcome",
-                record.unknown_writes()
-            ));
-        }
-        *self.load.record.lock() = record;
-        Ok(outcome)
+        let answers = check::ask_everything(&self.load.cluster).await?;
+        let record = self.load.record.lock();
+        let agreed = check::compare(&answers, &record, fingerprint)?;
+        self.say(&format!(
+            "every answer fits the record; {} writes were left without an outcome",
+            record.unknown_writes()
+        ));
+        Ok(agreed)
     }
 
-    fn close(&self, both_sides: &BothSides, outcome: Result<Agreed, String>) -> ExitCode {
+    fn close(&self, outcome: anyhow::Result<(BothSides, Agreed)>) -> ExitCode {
         let writes = self.load.record.lock().writes();
-        let (both, unliked) = (both_sides.liked, both_sides.unliked);
         match outcome {
-            Ok(agreed) => {
+            Ok((both_sides, agreed)) => {
+                let BothSides { liked, unliked } = both_sides;
                 let Agreed {
                     likes,
                     likers,
                     fingerprint,
                 } = agreed;
                 println!(
-                    "converged: regions=3 writes={writes} both_sides={both} \
+                    "converged: regions=3 writes={writes} both_sides={liked} \
                      both_sides_unliked={unliked} kills=1 likes={likes} likers={likers} \
                      fingerprint={fingerprint}"
                 );
@@ -189,7 +188,7 @@ impl Teller {
             }
             Err(problem) => {
                 self.load.cluster.keep_folder();
-                println!("NOT converged: {problem} (writes={writes})");
+                println!("NOT converged: {problem:#} (writes={writes})");
                 ExitCode::FAILURE
             }
         }
