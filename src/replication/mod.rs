@@ -3,3 +3,4 @@
 //! `docs/protocol.md` describes the exchange. The session machine knows no task, socket, file or clock.
 
 pub mod links;
+pub mod parts;

@@ -23,7 +23,9 @@ use likewise::engine::write::{WriteError, Written};
 use likewise::engine::{Engine, EngineOptions};
 use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
 use likewise::log::{LogOptions, LogReader, Position};
+use likewise::replication::parts;
 use likewise::seams::Clock;
+use likewise::wire::replication::SnapshotResponse;
 
 /// A clock that moves by a millisecond at each look.
 #[derive(Default)]
@@ -297,12 +299,51 @@ impl Node {
     }
 
     /// The whole snapshot at once.
-    pub async fn whole_snapshot(&self) -> Vec<Part> {
-        read_on(&mut self.snapshot(), Vec::new()).await
+    pub async fn whole_snapshot(&self) -> Vec<SnapshotResponse> {
+        self.read_on(&mut self.snapshot(), Vec::new()).await
     }
 
-    pub async fn merge(&mut self, parts: &[Part]) -> Result<(), MergeError> {
-        let open = async || Ok(Staged(parts.to_vec().into_iter()));
+    /// The next part, as it crosses the wire.
+    pub async fn next_part(&self, snapshot: &mut Snapshot) -> Option<SnapshotResponse> {
+        let part = snapshot.next().await.expect("the sender is well")?;
+        Some(parts::write(part, &self.engine.replicas().all()))
+    }
+
+    /// The rest of a snapshot of this node.
+    pub async fn read_on(
+        &self,
+        snapshot: &mut Snapshot,
+        mut parts: Vec<SnapshotResponse>,
+    ) -> Vec<SnapshotResponse> {
+        while let Some(part) = self.next_part(snapshot).await {
+            parts.push(part);
+        }
+        parts
+    }
+
+    pub async fn merge(&mut self, parts: &[SnapshotResponse]) -> Result<(), MergeError> {
+        let engine = self.engine.clone();
+        let parts = parts.to_vec();
+        let open = async || Ok(Staged(engine.clone(), parts.clone().into_iter()));
+        merge_stage(&self.engine.clone(), &mut self.checkpointer, open).await
+    }
+
+    /// Merges, but the stage cannot be read from part `stop` on, once the likers are reached.
+    pub async fn merge_and_stop(
+        &mut self,
+        parts: &[SnapshotResponse],
+        stop: usize,
+    ) -> Result<(), MergeError> {
+        let opened = AtomicU64::new(0);
+        let engine = self.engine.clone();
+        let open = async || {
+            let pass = opened.fetch_add(1, Ordering::Relaxed);
+            let len = if pass < 2 { parts.len() } else { stop };
+            match pass {
+                3.. => Err(MergeError::Form("stopped on purpose")),
+                _ => Ok(Staged(engine.clone(), parts[..len].to_vec().into_iter())),
+            }
+        };
         merge_stage(&self.engine.clone(), &mut self.checkpointer, open).await
     }
 
@@ -316,21 +357,16 @@ impl Node {
     }
 }
 
-/// Reads the rest of a snapshot.
-pub async fn read_on(snapshot: &mut Snapshot, mut parts: Vec<Part>) -> Vec<Part> {
-    while let Some(part) = snapshot.next().await.expect("the sender is well") {
-        parts.push(part);
-    }
-    parts
-}
-
-/// Parts from memory. They speak of replicas by the sender's numbers: sender and receiver of a test
-/// must have heard of all replicas in the same order. See [`translate`].
-pub struct Staged(std::vec::IntoIter<Part>);
+/// Parts as they came, from memory.
+pub struct Staged(Arc<Engine>, std::vec::IntoIter<SnapshotResponse>);
 
 impl Parts for Staged {
     async fn next(&mut self) -> Result<Option<Part>, MergeError> {
-        Ok(self.0.next())
+        let part = self
+            .1
+            .next()
+            .map(|part| parts::read(part, &mut self.0.replicas()));
+        Ok(part.transpose()?)
     }
 }
 
