@@ -87,7 +87,7 @@ impl Engine {
             {
                 Begun::Reused => return Err(WriteError::RequestIdReused),
                 Begun::Answer(done, token) => return Ok(Written { done, token }),
-                Begun::Wait(running) => running.notified().await,
+                Begun::Wait(running) => running.await,
                 Begun::Run(items) => {
                     let _release = Release { engine: self, id };
                     return self.run(write, items, Some((id, digest))).await;
@@ -111,8 +111,14 @@ impl Engine {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
                 Some(refused) if waits.is_empty() => return Err(WriteError::Refused(refused)),
-                // Part of the batch is on its way: what became of the whole cannot be said.
-                Some(_) => return Err(OutcomeUnknown.into()),
+                // Part of the batch is on its way: what became of the whole cannot be said. It is waited
+                // for, so that a retry finds what is durable and does not make it again.
+                Some(_) => {
+                    for wait in waits {
+                        wait.await?;
+                    }
+                    return Err(OutcomeUnknown.into());
+                }
             }
         }
         let mut newest: Option<Arc<Published>> = None;
