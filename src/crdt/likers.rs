@@ -192,7 +192,9 @@ impl Likers {
             ..Bucket::default()
         };
         for liker in lower.table.extract_if(|liker| liker.hash >= at) {
-            upper.table.insert_unique(liker.hash, liker, |liker| liker.hash);
+            upper
+                .table
+                .insert_unique(liker.hash, liker, |liker| liker.hash);
         }
         self.buckets.insert(at, upper);
     }
@@ -206,7 +208,11 @@ impl Likers {
 
     /// The range of the bucket that a hash belongs to.
     pub fn range_around(&self, hash: u64) -> (u64, u64) {
-        let (from, _) = self.buckets.range(..=hash).next_back().expect("hash in range");
+        let (from, _) = self
+            .buckets
+            .range(..=hash)
+            .next_back()
+            .expect("hash in range");
         (*from, self.end_of(*from))
     }
 
