@@ -24,3 +24,13 @@ pub mod engine;
 pub mod replication;
 
 pub mod config;
+
+pub mod client;
+
+pub mod node;
+
+pub mod display;
+
+pub mod demo;
+
+pub mod cli;

@@ -199,6 +199,12 @@ impl Likers {
         self.buckets.insert(at, upper);
     }
 
+    pub fn mark_all_changed(&mut self) {
+        self.buckets
+            .values_mut()
+            .for_each(|bucket| bucket.changed = true);
+    }
+
     /// The bucket that begins at `from` stands in a checkpoint as it is.
     pub fn mark_unchanged(&mut self, from: u64) {
         if let Some(bucket) = self.buckets.get_mut(&from) {

@@ -147,7 +147,9 @@ impl Checkpointer {
         self.store_meta(&instant).await?;
         self.unsure = false;
         let finished = self.engine.now_ms();
-        self.engine.checkpointed_at_ms.store(finished, Ordering::Release);
+        self.engine
+            .checkpointed_at_ms
+            .store(finished, Ordering::Release);
         group.report.segments_removed = self.cut(instant.published.position).await?;
         Ok(group.report)
     }
@@ -246,20 +248,27 @@ impl Checkpointer {
             frontier,
             floor,
             orphans: orphans.collect(),
-            requests: requests.map(|(id, known)| request_row(id, known, &replicas)).collect(),
+            requests: requests
+                .map(|(id, known)| request_row(id, known, &replicas))
+                .collect(),
             replay_from: instant.published.position.0,
             shows: shows.0,
             finished_at_ms: self.engine.now_ms(),
         };
         let row = rows::encode_meta(&meta)?;
-        self.store.apply(vec![(rows::META_KEY.to_vec(), Some(row))]).await?;
+        self.store
+            .apply(vec![(rows::META_KEY.to_vec(), Some(row))])
+            .await?;
         self.store.sync().await?;
         Ok(())
     }
 
     /// Removes segments that replay, readers and peers no longer need.
     async fn cut(&mut self, replay_from: Position) -> Result<usize, CheckpointError> {
-        let bound = self.holds.first().map_or(replay_from, |held| held.min(replay_from));
+        let bound = self
+            .holds
+            .first()
+            .map_or(replay_from, |held| held.min(replay_from));
         let segments = self.reader.segments();
         let end = self.reader.synced();
         let mut cut = None;

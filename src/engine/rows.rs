@@ -61,7 +61,13 @@ pub fn figures_key(post: &PostId) -> Vec<u8> {
 }
 
 pub fn likers_key(post: &PostId, from: u64) -> Vec<u8> {
-    [&[POST_PREFIX], post.as_bytes(), &[0, LIKERS], &from.to_be_bytes()].concat()
+    [
+        &[POST_PREFIX],
+        post.as_bytes(),
+        &[0, LIKERS],
+        &from.to_be_bytes(),
+    ]
+    .concat()
 }
 
 /// Reads a key; none for one that is not a post's.
@@ -69,7 +75,10 @@ pub fn post_key(key: &[u8]) -> Result<Option<PostKey>, RowError> {
     let Some((&POST_PREFIX, rest)) = key.split_first() else {
         return Ok(None);
     };
-    let end = rest.iter().position(|byte| *byte == 0).ok_or(RowError::Key)?;
+    let end = rest
+        .iter()
+        .position(|byte| *byte == 0)
+        .ok_or(RowError::Key)?;
     let post = PostId::from_utf8(&rest[..end])?;
     match &rest[end + 1..] {
         [FIGURES] => Ok(Some(PostKey::Figures(post))),
@@ -126,11 +135,16 @@ impl Dictionary {
 }
 
 fn intern_all(rows: &[ReplicaRow], table: &ReplicaTable) -> Result<Vec<ReplicaIndex>, RowError> {
-    rows.iter().map(|row| Ok(table.intern(&row.replica()?)?)).collect()
+    rows.iter()
+        .map(|row| Ok(table.intern(&row.replica()?)?))
+        .collect()
 }
 
 fn at(places: &[ReplicaIndex], place: u32) -> Result<ReplicaIndex, RowError> {
-    places.get(place as usize).copied().ok_or(RowError::UnknownReplica)
+    places
+        .get(place as usize)
+        .copied()
+        .ok_or(RowError::UnknownReplica)
 }
 
 #[derive(Serialize, Deserialize)]
@@ -146,7 +160,9 @@ pub fn encode_likers<'a>(
     let mut dictionary = Dictionary::default();
     let likers = likers
         .map(|(user, dots)| {
-            let dots = dots.iter().map(|dot| (dictionary.place(dot.replica), dot.seq));
+            let dots = dots
+                .iter()
+                .map(|dot| (dictionary.place(dot.replica), dot.seq));
             (user.to_string(), dots.collect())
         })
         .collect();
@@ -190,8 +206,12 @@ impl StoredFigures {
         let likes = figures.likes().iter().filter(|entry| entry.increments > 0);
         let counters = figures.counters().iter();
         Self {
-            likes: likes.map(|entry| (entry.replica, entry.increments)).collect(),
-            counters: counters.map(|(name, counter)| (name.clone(), counter.entries().to_vec())).collect(),
+            likes: likes
+                .map(|entry| (entry.replica, entry.increments))
+                .collect(),
+            counters: counters
+                .map(|(name, counter)| (name.clone(), counter.entries().to_vec()))
+                .collect(),
             updated_at_ms: figures.updated_at_ms(),
         }
     }
@@ -200,7 +220,9 @@ impl StoredFigures {
 pub fn encode_figures(figures: &StoredFigures, replicas: &Replicas) -> Result<Bytes, RowError> {
     let mut dictionary = Dictionary::default();
     let likes = figures.likes.iter();
-    let likes = likes.map(|(replica, figure)| (dictionary.place(*replica), *figure)).collect();
+    let likes = likes
+        .map(|(replica, figure)| (dictionary.place(*replica), *figure))
+        .collect();
     let mut counters = Vec::new();
     for (name, entries) in &figures.counters {
         let entries = entries.iter();
@@ -388,7 +410,10 @@ mod tests {
             likers_key(&post("a1"), 0),
         ];
         keys.sort();
-        let read: Vec<_> = keys.iter().map(|key| post_key(key).expect("well formed")).collect();
+        let read: Vec<_> = keys
+            .iter()
+            .map(|key| post_key(key).expect("well formed"))
+            .collect();
         let expected = [
             PostKey::Figures(post("a")),
             PostKey::Likers(post("a"), 0),
