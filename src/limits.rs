@@ -23,9 +23,9 @@ pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
 pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
 
-/// A client's connection that is silent for this long is asked whether it lives, and given up when it
-/// does not answer within the second.
+/// A client's connection that is silent for this long is asked whether it lives.
 pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A client that does not answer that for this long is given up.
 pub const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
 /// How long a stopping node waits for clients' calls to end; then their connections are closed.
 pub const CLIENT_DRAIN_MAX: Duration = Duration::from_secs(5);

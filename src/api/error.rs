@@ -34,7 +34,9 @@ pub enum ApiError {
     Field(#[from] FieldError),
     #[error("{field} names events that this node has not made")]
     FromTheFuture { field: &'static str },
-    #[error("{field} has {found} entries with those of this node; the limit is {TOKEN_ENTRIES_MAX}")]
+    #[error(
+        "{field} has {found} entries with those of this node; the limit is {TOKEN_ENTRIES_MAX}"
+    )]
     TokenTooLong { field: &'static str, found: usize },
     #[error("delta would take the counter beyond ±{COUNTER_BOUND}")]
     CounterBound,
