@@ -39,7 +39,7 @@ use tokio::sync::watch as latest;
 
 use crate::codec::reader::Reader;
 use crate::codec::text::encode_token;
-use crate::codec::vector::frontier;
+use crate::codec::vector::entries;
 use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, RangeSums, UserHash};
 use crate::crdt::frontier::Frontier;
@@ -54,6 +54,7 @@ use crate::engine::requests::{Remembered, Requests, Window};
 use crate::engine::shard::Shard;
 use crate::engine::watch::Watchers;
 use crate::ids::{ClusterId, Epoch, PostId, Region, Replica, RequestId, UserId};
+use crate::limits::REPLICAS_MAX;
 use crate::seams::{Clock, Randomness};
 
 /// What the engine is told at its start.
@@ -293,11 +294,12 @@ impl Engine {
         self.checkpointed_at_ms.store(at_ms, Ordering::Release);
     }
 
-    /// The frontier at the beginning of a log segment; none if it cannot be read.
+    /// The frontier at the beginning of a log segment, where it is kept in the short form; none if it
+    /// cannot be read.
     pub fn read_context(&self, context: &[u8]) -> Option<VersionVector> {
         let mut reader = Reader::new(context);
-        let read = frontier(&mut reader, &mut &self.replicas).ok()?;
-        Some(read.vector().clone())
+        let short = entries(&mut reader, REPLICAS_MAX, &mut &self.replicas).ok()?;
+        self.frontier.read().lineage().expand(&short)
     }
 
     /// Everything goes into the next checkpoint.

@@ -85,7 +85,11 @@ impl Engine {
     pub(super) fn replay(&self, decoded: &Block) -> Option<Section> {
         let _one_at_a_time = self.remote.lock();
         let have = self.frontier.read().get(decoded.replica);
-        if decoded.last_seq() <= have || decoded.first_seq > have + 1 || !self.may_apply(decoded) {
+        let is_own = decoded.replica == self.own_covered().0;
+        if is_own || decoded.last_seq() <= have || decoded.first_seq > have + 1 {
+            return None;
+        }
+        if !self.covers_predecessors(decoded) {
             return None;
         }
         let none = || Ok(None::<Slot>);
@@ -158,6 +162,11 @@ impl Engine {
             applier.apply(*dot, event, decoded, &posts);
         }
         let mut frontier = self.frontier.write();
+        let (own, made) = self.own_covered();
+        if made > 0 {
+            // A replica of this region elsewhere may name ours among its predecessors.
+            frontier.advance(own, made);
+        }
         if let Some(predecessors) = &decoded.predecessors {
             frontier.begin(decoded.replica, predecessors.clone());
         }
