@@ -23,6 +23,8 @@ pub mod engine;
 
 pub mod replication;
 
+pub mod api;
+
 pub mod config;
 
 pub mod client;

@@ -35,6 +35,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::watch as latest;
 
 use crate::codec::reader::Reader;
 use crate::codec::text::encode_token;
@@ -75,11 +76,10 @@ pub struct EngineOptions {
 
 /// Whether reads are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Serving {
     /// The folder was empty and no peer has answered yet: reads would show less than was once promised.
-    Rebuilding = 0,
-    Ready = 1,
+    Rebuilding,
+    Ready,
 }
 
 /// Whether the node holds anything beyond its frontier.
@@ -116,7 +116,7 @@ pub struct Engine {
     board: Board,
     requests: Requests,
     watchers: Watchers,
-    serving: AtomicU8,
+    serving: latest::Sender<Serving>,
     settlement: AtomicU8,
     likers: AtomicU64,
     checkpointed_at_ms: AtomicU64,
@@ -159,7 +159,7 @@ impl Engine {
             board: Board::new(Published::nothing(replicas.all(), own)),
             requests: Requests::new(window),
             watchers: Watchers::new(options.watchers_max),
-            serving: AtomicU8::new(Serving::Ready as u8),
+            serving: latest::Sender::new(Serving::Ready),
             settlement: AtomicU8::new(Settlement::Settled as u8),
             likers: AtomicU64::new(0),
             checkpointed_at_ms: AtomicU64::new(0),
@@ -206,14 +206,16 @@ impl Engine {
     }
 
     pub fn serving(&self) -> Serving {
-        match self.serving.load(Ordering::Acquire) {
-            0 => Serving::Rebuilding,
-            _ => Serving::Ready,
-        }
+        *self.serving.borrow()
+    }
+
+    /// Tells when [`Engine::serving`] changes.
+    pub fn serving_changes(&self) -> latest::Receiver<Serving> {
+        self.serving.subscribe()
     }
 
     pub fn set_serving(&self, serving: Serving) {
-        self.serving.store(serving as u8, Ordering::Release);
+        self.serving.send_replace(serving);
     }
 
     pub fn settlement(&self) -> Settlement {
