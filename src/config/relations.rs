@@ -148,7 +148,6 @@ impl Config {
             MIB,
             TIB,
         );
-        found.within("checkpoint.record_bytes", checkpoint.record_bytes, KIB, MIB);
     }
 
     fn check_engine(&self, found: &mut Findings) {
@@ -357,7 +356,6 @@ mod tests {
             |c| c.checkpoint.sled_cache_bytes = 0,
             "checkpoint.sled_cache_bytes",
         );
-        check(|c| c.checkpoint.record_bytes = 0, "checkpoint.record_bytes");
         let narrow = |c: &mut Config| {
             c.log.retain_bytes = c.log.segment_bytes;
             c.checkpoint.log_bytes = c.log.segment_bytes;

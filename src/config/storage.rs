@@ -42,9 +42,6 @@ pub struct Checkpoint {
     pub log_bytes: u64,
     /// Memory for pages of the checkpoint store. Larger spares reads of cold posts.
     pub sled_cache_bytes: u64,
-    /// Bytes of one record of a checkpoint, about. Larger packs posts better; smaller rewrites less
-    /// when little of a record changed.
-    pub record_bytes: u64,
 }
 
 /// `[engine]`: the state in memory and what waits for it.

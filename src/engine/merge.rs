@@ -45,18 +45,32 @@ pub enum MergeError {
     Alarm,
 }
 
+impl MergeError {
+    /// The stage itself is at fault, and was refused before anything was merged.
+    pub fn is_of_the_stage(&self) -> bool {
+        matches!(self, Self::Form(_) | Self::Decode(_) | Self::Alarm)
+    }
+}
+
 /// Reads the parts of a staged snapshot, from the beginning.
 pub trait Parts: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Part>, MergeError>> + Send;
 }
 
-/// Merges a whole, staged snapshot, for good. `open` gives its parts from the beginning, each time.
-pub async fn merge_stage<P: Parts>(
+/// Gives the parts of a staged snapshot from the beginning, each time.
+pub trait Stage: Sync {
+    type Parts: Parts;
+
+    fn open(&self) -> impl Future<Output = Result<Self::Parts, MergeError>> + Send;
+}
+
+/// Merges a whole, staged snapshot, for good.
+pub async fn merge_stage(
     engine: &Arc<Engine>,
     checkpointer: &mut Checkpointer,
-    open: impl AsyncFn() -> Result<P, MergeError>,
+    stage: &impl Stage,
 ) -> Result<(), MergeError> {
-    let (beginning, ending) = frame(open().await?).await?;
+    let (beginning, ending) = frame(engine, stage.open().await?).await?;
     engine.check_not_ours(&beginning, &ending)?;
     let before = engine.hold(&beginning, &ending);
     if before.covers_all(&beginning.vector) && before.covers_all(&ending.vector) {
@@ -65,7 +79,7 @@ pub async fn merge_stage<P: Parts>(
         return Ok(());
     }
     engine.take_orphans(&beginning.orphans)?;
-    let mut parts = open().await?;
+    let mut parts = stage.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(chunks) = part {
             chunks
@@ -74,7 +88,7 @@ pub async fn merge_stage<P: Parts>(
         }
     }
     let mut named = HashSet::new();
-    let mut parts = open().await?;
+    let mut parts = stage.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(chunks) = part {
             for chunk in &chunks {
@@ -87,7 +101,7 @@ pub async fn merge_stage<P: Parts>(
     }
     engine.empty_the_rest(&beginning, &named)?;
     engine.raise(&beginning)?;
-    apply_tail(engine, open().await?).await?;
+    apply_tail(engine, stage.open().await?).await?;
     engine.raise_log_floor(&joined(&beginning.vector, &ending.vector));
     checkpointer.checkpoint().await?;
     engine.publish_raise(beginning, &ending).await?;
@@ -101,8 +115,8 @@ fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {
     both
 }
 
-/// The first and the last part, and whether all between are there.
-async fn frame<P: Parts>(mut parts: P) -> Result<(Beginning, Ending), MergeError> {
+/// The first and the last part. All between are there and can be read, else nothing is merged.
+async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, Ending), MergeError> {
     let Some(Part::Begin(beginning)) = parts.next().await? else {
         return Err(MergeError::Form("it has no beginning"));
     };
@@ -111,7 +125,10 @@ async fn frame<P: Parts>(mut parts: P) -> Result<(Beginning, Ending), MergeError
         match part {
             Part::Begin(_) => return Err(MergeError::Form("it begins twice")),
             Part::Chunks(some) => chunks += some.len() as u64,
-            Part::Tail(_) => blocks += 1,
+            Part::Tail(block) => {
+                block::decode(&block, &mut &engine.replicas)?;
+                blocks += 1;
+            }
             Part::End(ending) if (ending.chunks, ending.blocks) == (chunks, blocks) => {
                 return Ok((*beginning, ending));
             }
@@ -122,7 +139,7 @@ async fn frame<P: Parts>(mut parts: P) -> Result<(Beginning, Ending), MergeError
 }
 
 /// The log from F to E. It came with the snapshot, so it is applied without being logged here.
-async fn apply_tail<P: Parts>(engine: &Engine, mut parts: P) -> Result<(), MergeError> {
+async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeError> {
     let mut blocks = Vec::new();
     while let Some(part) = parts.next().await? {
         if let Part::Tail(bytes) = part {

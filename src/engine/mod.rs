@@ -70,8 +70,6 @@ pub struct EngineOptions {
     pub request_items_max: usize,
     pub orphan_removals_max: usize,
     pub watchers_max: usize,
-    pub waiting_max: usize,
-    pub checkpoint_row_bytes: usize,
 }
 
 /// Whether reads are served.

@@ -22,7 +22,8 @@ use crate::engine::record::{COMMIT_RECORD, decode, read_done};
 use crate::engine::requests::Done;
 use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
 use crate::engine::section::Section;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::stage;
+use crate::engine::{Engine, EngineOptions, Settlement};
 use crate::ids::{PostId, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
 use crate::log::{
@@ -69,6 +70,8 @@ pub enum RecoveryError {
     Log(#[from] OpenError),
     #[error("the checkpoint store failed")]
     Store(#[source] io::Error),
+    #[error("the stage of snapshots cannot be read")]
+    Stage(#[source] io::Error),
     /// The store can be set aside and built anew from the log, if that is whole.
     #[error("a row of the checkpoint is damaged (key {key}): {source}")]
     Row { key: String, source: RowError },
@@ -116,6 +119,13 @@ pub async fn recover(
     if meta.is_none() && opened.report.first > Position::START {
         let first = opened.report.first;
         return Err(RecoveryError::CheckpointLost { first });
+    }
+    if stage::is_ready(seams.files.as_ref())
+        .await
+        .map_err(RecoveryError::Stage)?
+    {
+        // What was merged of it may be among the rows already.
+        engine.set_settlement(Settlement::Merging);
     }
     Ok(assemble(engine, opened, sums, meta.is_none()))
 }
