@@ -12,6 +12,7 @@ pub mod apply;
 pub mod command;
 pub mod commit;
 pub mod committer;
+pub mod lineage;
 pub mod orphans;
 pub mod post;
 pub mod published;

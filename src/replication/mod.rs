@@ -2,4 +2,6 @@
 //!
 //! `docs/protocol.md` describes the exchange. The session machine knows no task, socket, file or clock.
 
+pub mod frame;
 pub mod links;
+pub mod session;

@@ -1,5 +1,7 @@
 //! The generated types of the two protocols, as the proto files describe them.
 
+pub mod frames;
+
 /// The public interface.
 pub mod v1 {
     tonic::include_proto!("likewise.v1");
