@@ -174,6 +174,11 @@ pub async fn start(
         retain_bytes: config.log.retain_bytes,
     };
     let links = Arc::new(LinkBoard::default());
+    let replication_options = replication_options(config);
+    // Before clients are served: a status without its links would look like a node that needs none.
+    for peer in &replication_options.peers {
+        links.note_down(&peer.region, &peer.to_string(), "not dialled yet");
+    }
     let stop_clients = CancellationToken::new();
     let api = Api::new(
         engine.clone(),
@@ -223,7 +228,7 @@ pub async fn start(
         links,
         acks,
     };
-    let replication = replication::start(parts, replication_options(config));
+    let replication = replication::start(parts, replication_options);
     let answers = replication.answers.clone();
     tokio::spawn(become_ready(engine.clone(), answers, stop_clients.clone()));
     Ok(RunningNode {

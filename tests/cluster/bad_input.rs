@@ -274,13 +274,13 @@ impl ReplicationService for Stranger {
     }
 }
 
-fn hello(cluster: &str, protocol: u32) -> wire::Hello {
+fn hello(cluster: &str, region: &str, protocol: u32) -> wire::Hello {
     wire::Hello {
         protocol_min: protocol,
         protocol_max: protocol,
         cluster: cluster.to_owned(),
         replica: Some(wire::Replica {
-            region: "us".to_owned(),
+            region: region.to_owned(),
             epoch: vec![7; 16].into(),
         }),
         frontier: Some(wire::VersionVector::default()),
@@ -292,8 +292,21 @@ fn hello(cluster: &str, protocol: u32) -> wire::Hello {
 async fn strange_peers_are_told_in_status_and_change_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, hello, words) in [
-        ("cluster", hello("other", 1), "cluster"),
-        ("version", hello("test", 99), "version"),
+        (
+            "cluster",
+            hello("other", "us", 1),
+            r#"of cluster test, the peer of "other""#,
+        ),
+        (
+            "version",
+            hello("test", "us", 99),
+            "protocol versions 99 to 99",
+        ),
+        (
+            "region",
+            hello("test", "ap", 1),
+            "the address of us belongs to ap",
+        ),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");
