@@ -58,6 +58,7 @@ pub struct Machine {
     pub device: MemoryDevice,
     pub cutting: Cutting,
     pub absorb: bool,
+    pub log: LogOptions,
     seed: u64,
     starts: AtomicU64,
 }
@@ -92,6 +93,7 @@ impl Machine {
             power,
             cutting: Cutting::Never,
             absorb: false,
+            log: small_log(),
             seed,
             starts: AtomicU64::new(0),
         }
@@ -128,7 +130,7 @@ impl Machine {
             trimmer,
             preparer,
             report,
-        } = recover(seams, options, small_log()).await?;
+        } = recover(seams, options, self.log.clone()).await?;
         let holds = Arc::new(LogHolds::default());
         let retention = Arc::new(self.cutting);
         let parts = (reader.clone(), trimmer);
