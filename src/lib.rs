@@ -23,4 +23,16 @@ pub mod engine;
 
 pub mod replication;
 
+pub mod api;
+
 pub mod config;
+
+pub mod client;
+
+pub mod node;
+
+pub mod display;
+
+pub mod demo;
+
+pub mod cli;

@@ -1,1 +1,7 @@
-fn main() {}
+//! The binary `likewise`; everything is in the library.
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    likewise::cli::main()
+}

@@ -3,15 +3,17 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
+use likewise::adapters::os_files::OsFiles;
 use likewise::adapters::power::{CutPoint, Moment};
 use likewise::adapters::simulated_disk::SimulatedDisk;
-use likewise::adapters::system::SeededRandomness;
+use likewise::adapters::system::{OsRandomness, SeededRandomness};
+use likewise::adapters::threads::ThreadWorkers;
 use likewise::ids::{ClusterId, Region};
 use likewise::log::{
-    AppendError, Appended, LogIdentity, LogOptions, LogSeams, LogWriter, OpenError, OpenedLog,
-    Position, ReadError, Record, RecordKind, framed_bytes, open,
+    AppendError, Appended, LogEnded, LogIdentity, LogOptions, LogSeams, LogWriter, OpenError,
+    OpenedLog, Position, ReadError, Record, RecordKind, framed_bytes, open,
 };
-use likewise::seams::Randomness;
+use likewise::seams::{Randomness, Workers};
 use proptest::prelude::*;
 
 const KIND: RecordKind = RecordKind(7);
@@ -107,7 +109,8 @@ impl Running {
     /// Appends as soon as there is room.
     async fn append_one(&mut self, payload: &Bytes) -> Appended {
         let room = self.writer.room();
-        room.wait_for(framed_bytes(payload.len()) as u64).await;
+        let bytes = framed_bytes(payload.len()) as u64;
+        room.wait_for(bytes).await.expect("the log lives");
         let payload = std::slice::from_ref(payload);
         self.append(payload).await.expect("appended")
     }
@@ -215,7 +218,8 @@ async fn no_cut_at_any_sync_loses_an_acknowledged_record() {
     for moment in [Moment::Before, Moment::During, Moment::After] {
         for number in 1..45 {
             for seed in 0..4 {
-                reopenings += run_with_cut(seed, CutPoint::Sync { number, moment }).await;
+                let point = CutPoint::Sync { number, moment };
+                reopenings += run_with_cut(seed, point, End::PowerCut).await;
             }
         }
     }
@@ -223,7 +227,24 @@ async fn no_cut_at_any_sync_loses_an_acknowledged_record() {
     assert!(reopenings > 1000);
 }
 
-async fn run_with_cut(seed: u64, point: CutPoint) -> u64 {
+/// The process or the machine ends between any two operations.
+#[tokio::test]
+async fn no_end_at_any_operation_loses_an_acknowledged_record() {
+    for number in 1..140 {
+        for end in [End::PowerCut, End::ProcessKilled] {
+            run_with_cut(number, CutPoint::Operation { number }, end).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum End {
+    PowerCut,
+    /// What was written and not synced is still seen, until the next power cut.
+    ProcessKilled,
+}
+
+async fn run_with_cut(seed: u64, point: CutPoint, end: End) -> u64 {
     let mut bench = Bench::new(seed * 1000);
     bench.disk.cut_at(point);
     let mut acknowledged: Vec<Bytes> = Vec::new();
@@ -245,18 +266,25 @@ async fn run_with_cut(seed: u64, point: CutPoint) -> u64 {
             }
         }
     }
-    reopen_with_cuts(&mut bench, &acknowledged, &tried).await
+    reopen_with_cuts(&mut bench, &acknowledged, &tried, end).await
 }
 
 /// Reopens, with the power failing again at each of the recovery's syncs, until it comes through.
-async fn reopen_with_cuts(bench: &mut Bench, acknowledged: &[Bytes], tried: &[Bytes]) -> u64 {
+async fn reopen_with_cuts(
+    bench: &mut Bench,
+    acknowledged: &[Bytes],
+    tried: &[Bytes],
+    end: End,
+) -> u64 {
     let mut reopenings = 0;
     loop {
-        bench.disk.reboot();
+        if end == End::ProcessKilled && reopenings == 0 {
+            bench.disk.kill();
+        } else {
+            bench.disk.reboot();
+            cut_during_recovery(&bench.disk, reopenings);
+        }
         reopenings += 1;
-        let moment = [Moment::Before, Moment::During, Moment::After][reopenings as usize % 3];
-        let number = bench.disk.syncs() + reopenings;
-        bench.disk.cut_at(CutPoint::Sync { number, moment });
         match bench.open().await {
             Ok((mut log, seen)) => {
                 let seen = payloads(&seen);
@@ -272,17 +300,29 @@ async fn reopen_with_cuts(bench: &mut Bench, acknowledged: &[Bytes], tried: &[By
                 assert!(more.is_ok() || is_full, "{more:?}");
                 // Shown means durable: whatever the opening showed survives the next cut.
                 bench.disk.reboot();
-                let (_, again) = bench.open().await.expect("opens");
-                assert!(
-                    payloads(&again).starts_with(&seen),
-                    "a shown record is lost"
+                let (reopened, again) = bench.open().await.expect("opens");
+                assert_eq!(
+                    reopened.report.torn_tail, None,
+                    "a tail that was cut off is back"
                 );
+                let mut durable = seen;
+                if more.is_ok() {
+                    durable.push(Bytes::from_static(b"after"));
+                }
+                assert_eq!(payloads(&again), durable, "a shown record is lost");
                 return reopenings + 1;
             }
             Err(OpenError::Io { .. }) => {}
             Err(refused) => panic!("refused what no fault but a power cut made: {refused}"),
         }
     }
+}
+
+/// At the first sync of the first reopening, the second of the second, and so on.
+fn cut_during_recovery(disk: &SimulatedDisk, reopenings: u64) {
+    let moment = [Moment::Before, Moment::During, Moment::After][reopenings as usize % 3];
+    let number = disk.syncs() + reopenings + 1;
+    disk.cut_at(CutPoint::Sync { number, moment });
 }
 
 /// Each sector of the last group is lost in turn, as an unordered disk may do.
@@ -486,6 +526,7 @@ async fn a_failed_sync_poisons_for_ever() {
     assert!(matches!(later, Err(AppendError::Poisoned)), "{later:?}");
     assert_eq!((bench.disk.syncs(), log.writer.room().bytes()), (syncs, 0));
     assert_eq!(read_all(&log.reader, 900).await, [kept]);
+    assert_eq!(log.writer.room().wait_for(1).await, Err(LogEnded));
     let waited = log.reader.wait_beyond(end).await;
     assert!(matches!(waited, Err(ReadError::Poisoned)), "{waited:?}");
     // The process starts again, the machine did not: the system shows the lost write. What is shown
@@ -637,6 +678,53 @@ async fn an_unreadable_sector_is_an_error_and_no_end() {
     assert!(matches!(refused, Some(OpenError::Io { .. })), "{refused:?}");
     bench.disk.heal_reads();
     assert!(bench.open().await.is_ok());
+}
+
+/// The same over real files, with writer and preparer on threads of their own.
+#[tokio::test]
+async fn the_log_runs_on_threads_and_real_files() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let options = LogOptions {
+        segment_bytes: 256 << 10,
+        group_bytes_max: 64 << 10,
+        context_bytes_max: 1024,
+        ..LogOptions::default()
+    };
+    let seams = LogSeams {
+        files: Arc::new(OsFiles::new(folder.path()).expect("a folder")),
+        randomness: Arc::new(OsRandomness),
+    };
+    let workers = ThreadWorkers::new(tokio::runtime::Handle::current());
+    let reopen = async |visit: &mut (dyn FnMut(Record) + Send)| {
+        let visit = |record| {
+            visit(record);
+            Ok(())
+        };
+        let (seams, options) = (seams.clone(), options.clone());
+        let opened = open(seams, options, identity(), None, Position::START, visit).await;
+        opened.expect("the log opens")
+    };
+    let opened = reopen(&mut |_| panic!("a new log is empty")).await;
+    let reader = opened.reader.clone();
+    let preparer = workers.spawn("log-preparer", Box::pin(opened.preparer.run()));
+    let mut writer = opened.writer;
+    let work = async move {
+        let room = writer.room();
+        for number in 0..1000_u64 {
+            room.wait_for(64 << 10).await.expect("the log lives");
+            let records = vec![(KIND, vec![payload(number, 1500)])];
+            writer.append(records, Bytes::new).await.expect("appended");
+        }
+    };
+    let writer = workers.spawn("log-writer", Box::pin(work));
+    writer.await.expect("the writer ends");
+    preparer.await.expect("the preparer ends with it");
+    let all: Vec<Bytes> = (0..1000).map(|number| payload(number, 1500)).collect();
+    assert_eq!(read_all(&reader, 9000).await, all);
+    assert!(reader.segments().len() > 5);
+    let mut seen = Vec::new();
+    let opened = reopen(&mut |record| seen.push(record.payload)).await;
+    assert_eq!((seen, opened.report.torn_tail), (all, None));
 }
 
 proptest! {

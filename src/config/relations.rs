@@ -19,6 +19,10 @@ const SILENCE_MS_END: u64 = 5_000;
 const BACKOFF_MS_MAX: u64 = 1_000;
 const COUNT_MAX: u64 = 100_000_000;
 const SHARDS_MAX: usize = 256;
+/// A segment holds the largest record beside its own header.
+const SEGMENT_BYTES_MIN: u64 = limits::RECORD_BYTES_MAX as u64 + 4 * MIB;
+/// Segments are written in whole pages.
+const PAGE_BYTES: u64 = 4 * KIB;
 
 /// A value that breaks a rule.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -96,7 +100,19 @@ impl Config {
 
     fn check_storage(&self, found: &mut Findings) {
         let (log, checkpoint) = (&self.log, &self.checkpoint);
-        found.within("log.segment_bytes", log.segment_bytes, MIB, 4 * KIB * MIB);
+        let segment = log.segment_bytes;
+        found.within(
+            "log.segment_bytes",
+            segment,
+            SEGMENT_BYTES_MIN,
+            4 * KIB * MIB,
+        );
+        found.demand(
+            segment.is_multiple_of(PAGE_BYTES),
+            "log.segment_bytes",
+            segment,
+            || format!("must be a multiple of {PAGE_BYTES}"),
+        );
         found.within("log.retain_bytes", log.retain_bytes, MIB, 64 * TIB);
         found.demand(
             log.retain_bytes >= log.segment_bytes.saturating_mul(2),
@@ -132,7 +148,6 @@ impl Config {
             MIB,
             TIB,
         );
-        found.within("checkpoint.record_bytes", checkpoint.record_bytes, KIB, MIB);
     }
 
     fn check_engine(&self, found: &mut Findings) {
@@ -331,7 +346,8 @@ mod tests {
 
     #[test]
     fn storage_values_fit_one_another() {
-        check(|c| c.log.segment_bytes = 1, "log.segment_bytes");
+        check(|c| c.log.segment_bytes = 4096, "log.segment_bytes");
+        check(|c| c.log.segment_bytes += 1, "log.segment_bytes");
         check(|c| c.log.recent_bytes = 1, "log.recent_bytes");
         check(|c| c.checkpoint.log_bytes = 2 << 30, "checkpoint.log_bytes");
         check(|c| c.checkpoint.log_bytes = 1 << 20, "checkpoint.log_bytes");
@@ -340,12 +356,20 @@ mod tests {
             |c| c.checkpoint.sled_cache_bytes = 0,
             "checkpoint.sled_cache_bytes",
         );
-        check(|c| c.checkpoint.record_bytes = 0, "checkpoint.record_bytes");
         let narrow = |c: &mut Config| {
             c.log.retain_bytes = c.log.segment_bytes;
             c.checkpoint.log_bytes = c.log.segment_bytes;
         };
         check(narrow, "log.retain_bytes");
+    }
+
+    #[test]
+    fn the_smallest_segment_holds_the_largest_group() {
+        let smallest = crate::log::LogOptions {
+            segment_bytes: SEGMENT_BYTES_MIN,
+            ..crate::log::LogOptions::default()
+        };
+        assert!(smallest.segment_record_bytes() >= smallest.group_bytes_max);
     }
 
     #[test]

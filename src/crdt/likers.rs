@@ -137,18 +137,7 @@ impl Likers {
             return;
         }
         let middle = from + (to - from) / 2 + 1;
-        let lower = self.buckets.get_mut(&from).expect("just found");
-        let mut upper = Bucket {
-            changed: true,
-            ..Bucket::default()
-        };
-        for liker in lower.table.extract_if(|liker| liker.hash >= middle) {
-            upper
-                .table
-                .insert_unique(liker.hash, liker, |liker| liker.hash);
-        }
-        lower.table.shrink_to_fit(|liker| liker.hash);
-        self.buckets.insert(middle, upper);
+        self.begin_bucket(middle);
     }
 
     fn end_of(&self, from: u64) -> u64 {
@@ -189,6 +178,48 @@ impl Likers {
         }
         let starts = changed.into_iter();
         starts.map(|from| (from, self.end_of(from))).collect()
+    }
+
+    /// Sees to it that a bucket begins at `at`, which lies in the range.
+    pub fn begin_bucket(&mut self, at: u64) {
+        if self.buckets.contains_key(&at) {
+            return;
+        }
+        let lower = self.bucket_mut(at);
+        lower.changed = true;
+        let mut upper = Bucket {
+            changed: true,
+            ..Bucket::default()
+        };
+        for liker in lower.table.extract_if(|liker| liker.hash >= at) {
+            upper
+                .table
+                .insert_unique(liker.hash, liker, |liker| liker.hash);
+        }
+        self.buckets.insert(at, upper);
+    }
+
+    pub fn mark_all_changed(&mut self) {
+        self.buckets
+            .values_mut()
+            .for_each(|bucket| bucket.changed = true);
+    }
+
+    /// The bucket that begins at `from` stands in a checkpoint as it is.
+    pub fn mark_unchanged(&mut self, from: u64) {
+        if let Some(bucket) = self.buckets.get_mut(&from) {
+            bucket.changed = false;
+        }
+    }
+
+    /// The range of the bucket that a hash belongs to.
+    pub fn range_around(&self, hash: u64) -> (u64, u64) {
+        let (from, _) = self
+            .buckets
+            .range(..=hash)
+            .next_back()
+            .expect("hash in range");
+        (*from, self.end_of(*from))
     }
 
     /// Adds a liker that was taken out of another set whole, without any change of figures.

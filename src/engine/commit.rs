@@ -257,11 +257,12 @@ impl CommitQueue {
         CommitWait { batch }
     }
 
-    /// Waits until a batch that was full has been taken by the writer.
+    /// Waits until the batch that had no room has been taken by the writer. A batch with a slot always
+    /// will be, and an empty one has room for anything.
     pub async fn wait_for_space(&self) {
         let space = self.space.notified();
-        let full = self.state.lock().open_bytes > COMMIT_BYTES_MAX / 2;
-        if full {
+        let has_slots = self.state.lock().open_slots > 0;
+        if has_slots {
             space.await;
         }
     }

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::block;
-use crate::codec::vector::put_frontier;
+use crate::codec::vector::put_entries;
 use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::RangeSums;
@@ -102,7 +102,7 @@ impl Committer {
             let frontier = &self.frontier;
             let context = || {
                 let mut out = Vec::new();
-                put_frontier(&mut out, &replicas, frontier);
+                put_entries(&mut out, &replicas, &frontier.short());
                 Bytes::from(out)
             };
             self.position = self.log.append(records, context).await?.end;

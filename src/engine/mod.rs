@@ -9,20 +9,26 @@
 //! the queue's. None is held across an await.
 
 pub mod apply;
+pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
 pub mod lineage;
+pub mod merge;
 pub mod orphans;
 pub mod post;
 pub mod published;
 pub mod read;
 pub mod record;
+pub mod recovery;
 pub mod remote;
 pub mod replicas;
 pub mod requests;
+pub mod rows;
 pub mod section;
 pub mod shard;
+pub mod snapshot;
+pub mod stage;
 pub mod watch;
 pub mod write;
 
@@ -30,9 +36,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::watch as latest;
 
-use crate::crdt::dot::ReplicaIndex;
-use crate::crdt::fingerprint::FingerprintKey;
+use crate::codec::reader::Reader;
+use crate::codec::text::encode_token;
+use crate::codec::vector::entries;
+use crate::crdt::dot::{Dot, ReplicaIndex};
+use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, RangeSums, UserHash};
 use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::version_vector::VersionVector;
@@ -44,7 +54,8 @@ use crate::engine::replicas::ReplicaTable;
 use crate::engine::requests::{Remembered, Requests, Window};
 use crate::engine::shard::Shard;
 use crate::engine::watch::Watchers;
-use crate::ids::{ClusterId, Epoch, Region, Replica, RequestId};
+use crate::ids::{ClusterId, Epoch, PostId, Region, Replica, RequestId, UserId};
+use crate::limits::REPLICAS_MAX;
 use crate::seams::{Clock, Randomness};
 
 /// What the engine is told at its start.
@@ -60,17 +71,14 @@ pub struct EngineOptions {
     pub request_items_max: usize,
     pub orphan_removals_max: usize,
     pub watchers_max: usize,
-    pub waiting_max: usize,
-    pub checkpoint_row_bytes: usize,
 }
 
 /// Whether reads are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Serving {
     /// The folder was empty and no peer has answered yet: reads would show less than was once promised.
-    Rebuilding = 0,
-    Ready = 1,
+    Rebuilding,
+    Ready,
 }
 
 /// Whether the node holds anything beyond its frontier.
@@ -101,11 +109,13 @@ pub struct Engine {
     /// While a snapshot is merged: the frontier it will raise to. Events of the replicas that it raises
     /// are not applied.
     held: RwLock<Option<VersionVector>>,
+    /// By replica, from where the log is whole: a snapshot raises the frontier past events that were never logged.
+    floor: RwLock<VersionVector>,
     queue: CommitQueue,
     board: Board,
     requests: Requests,
     watchers: Watchers,
-    serving: AtomicU8,
+    serving: latest::Sender<Serving>,
     settlement: AtomicU8,
     likers: AtomicU64,
     checkpointed_at_ms: AtomicU64,
@@ -143,11 +153,12 @@ impl Engine {
             orphans: Mutex::default(),
             frontier: RwLock::default(),
             held: RwLock::default(),
+            floor: RwLock::default(),
             queue: CommitQueue::new(own),
             board: Board::new(Published::nothing(replicas.all(), own)),
             requests: Requests::new(window),
             watchers: Watchers::new(options.watchers_max),
-            serving: AtomicU8::new(Serving::Ready as u8),
+            serving: latest::Sender::new(Serving::Ready),
             settlement: AtomicU8::new(Settlement::Settled as u8),
             likers: AtomicU64::new(0),
             checkpointed_at_ms: AtomicU64::new(0),
@@ -194,14 +205,16 @@ impl Engine {
     }
 
     pub fn serving(&self) -> Serving {
-        match self.serving.load(Ordering::Acquire) {
-            0 => Serving::Rebuilding,
-            _ => Serving::Ready,
-        }
+        *self.serving.borrow()
+    }
+
+    /// Tells when [`Engine::serving`] changes.
+    pub fn serving_changes(&self) -> latest::Receiver<Serving> {
+        self.serving.subscribe()
     }
 
     pub fn set_serving(&self, serving: Serving) {
-        self.serving.store(serving as u8, Ordering::Release);
+        self.serving.send_replace(serving);
     }
 
     pub fn settlement(&self) -> Settlement {
@@ -265,6 +278,56 @@ impl Engine {
 
     fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {
         self.shards.iter().map(Mutex::lock).collect()
+    }
+
+    /// By replica, the number after which the log is whole, apart from what was cut.
+    pub fn log_floor(&self) -> VersionVector {
+        self.floor.read().clone()
+    }
+
+    fn raise_log_floor(&self, floor: &VersionVector) {
+        self.floor.write().join(floor);
+    }
+
+    fn note_checkpointed(&self, at_ms: u64) {
+        self.checkpointed_at_ms.store(at_ms, Ordering::Release);
+    }
+
+    /// The frontier at the beginning of a log segment, where it is kept in the short form; none if it
+    /// cannot be read.
+    pub fn read_context(&self, context: &[u8]) -> Option<VersionVector> {
+        let mut reader = Reader::new(context);
+        let short = entries(&mut reader, REPLICAS_MAX, &mut &self.replicas).ok()?;
+        self.frontier.read().lineage().expand(&short)
+    }
+
+    /// Everything goes into the next checkpoint.
+    fn mark_all_changed(&self) {
+        for post in self.directory.sorted() {
+            self.note_changed_figures(&post);
+            for shard in &self.shards {
+                shard.lock().mark_changed(&post);
+            }
+        }
+    }
+
+    fn restore_orphan(&self, dot: Dot, post: &PostId, user: &UserId, sums: &mut RangeSums) {
+        if self.orphans.lock().known_mut().insert(dot, post, user) {
+            let hash = PostHash::of(post);
+            let replicas = self.replicas.all();
+            let replica = replicas.hash(dot.replica);
+            let print =
+                Fingerprint::orphan_removal(self.key, hash, UserHash::of(user), replica, dot.seq);
+            sums.add(hash.range(), print);
+        }
+    }
+
+    /// The token of what is applied in memory. Called in replay only, where all of it is durable.
+    fn token_of_frontier(&self) -> Arc<str> {
+        let all = self.replicas.all();
+        let short = self.frontier.read().short();
+        let named = short.iter().map(|(replica, seq)| (all.id(*replica), *seq));
+        encode_token(&self.options.cluster, named).into()
     }
 
     fn note_changed_figures(&self, post: &Arc<Post>) {

@@ -54,7 +54,8 @@ impl Engine {
         if decoded.replica == self.own_covered().0 || decoded.last_seq() <= have {
             return Ok(Applied::Known);
         }
-        if decoded.first_seq > have + 1 || !self.may_apply(&decoded) {
+        let is_held = self.is_held(decoded.replica);
+        if is_held || decoded.first_seq > have + 1 || !self.covers_predecessors(&decoded) {
             return Ok(Applied::NotYet);
         }
         let section = Section {
@@ -79,12 +80,16 @@ impl Engine {
         Ok(Applied::New(slot.fill(section)))
     }
 
-    /// Applies a block of this folder's own log. Returns what it changed, or nothing if it is covered
-    /// or not to be applied.
+    /// Applies a block of this folder's own log, or of a snapshot's tail, also while its replica is held.
+    /// Returns what it changed, or nothing if it is covered or something before it is missing.
     pub(super) fn replay(&self, decoded: &Block) -> Option<Section> {
         let _one_at_a_time = self.remote.lock();
         let have = self.frontier.read().get(decoded.replica);
-        if decoded.last_seq() <= have || decoded.first_seq > have + 1 || !self.may_apply(decoded) {
+        let is_own = decoded.replica == self.own_covered().0;
+        if is_own || decoded.last_seq() <= have || decoded.first_seq > have + 1 {
+            return None;
+        }
+        if !self.covers_predecessors(decoded) {
             return None;
         }
         let none = || Ok(None::<Slot>);
@@ -113,13 +118,14 @@ impl Engine {
         }
     }
 
-    fn may_apply(&self, decoded: &Block) -> bool {
+    /// Whether a snapshot is being merged that raises this replica.
+    fn is_held(&self, replica: ReplicaIndex) -> bool {
+        let held = self.held.read();
+        held.as_ref().is_some_and(|held| held.get(replica) > 0)
+    }
+
+    fn covers_predecessors(&self, decoded: &Block) -> bool {
         let frontier = self.frontier.read();
-        if let Some(held) = self.held.read().as_ref()
-            && held.get(decoded.replica) > frontier.get(decoded.replica)
-        {
-            return false;
-        }
         let (own, made) = self.own_covered();
         let covered = |(replica, seq): &(_, u64)| {
             frontier.get(*replica) >= *seq || (*replica == own && *seq <= made)
@@ -156,6 +162,11 @@ impl Engine {
             applier.apply(*dot, event, decoded, &posts);
         }
         let mut frontier = self.frontier.write();
+        let (own, made) = self.own_covered();
+        if made > 0 {
+            // A replica of this region elsewhere may name ours among its predecessors.
+            frontier.advance(own, made);
+        }
         if let Some(predecessors) = &decoded.predecessors {
             frontier.begin(decoded.replica, predecessors.clone());
         }

@@ -9,6 +9,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 use tokio::sync::Notify;
+use tokio::sync::futures::OwnedNotified;
 
 use crate::crdt::dot::{Dot, Dots};
 use crate::ids::RequestId;
@@ -97,7 +98,7 @@ pub enum Begun {
     /// Run the items that have no answer yet; the others have this one.
     Run(Vec<Option<Done>>),
     /// Wait for the call that is under way, then ask again.
-    Wait(Arc<Notify>),
+    Wait(OwnedNotified),
     /// Answer as before.
     Answer(Vec<Done>, Arc<str>),
     /// The id was used with other contents.
@@ -127,7 +128,8 @@ impl Requests {
                 return Begun::Reused;
             }
             if let Some(running) = &known.running {
-                return Begun::Wait(running.clone());
+                // Made under the lock: a call that ends right after it is not missed.
+                return Begun::Wait(running.clone().notified_owned());
             }
             if let (true, Some(token)) = (known.is_complete(), &known.token) {
                 let done = known.items.iter().flatten().cloned().collect();

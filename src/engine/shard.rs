@@ -86,6 +86,13 @@ impl Shard {
         std::mem::take(&mut self.changed)
     }
 
+    /// All of a post's likers here go into the next checkpoint.
+    pub fn mark_changed(&mut self, post: &Arc<Post>) {
+        if self.parts.contains_key(&post.number) {
+            self.likers_mut(post).mark_all_changed();
+        }
+    }
+
     /// The ranges of a post's buckets that changed since this was last asked.
     pub fn take_changed_ranges(&mut self, post: &Post) -> Vec<(u64, u64)> {
         let part = self.parts.get_mut(&post.number);

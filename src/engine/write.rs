@@ -75,9 +75,19 @@ impl Engine {
     ///
     /// Cancelling the wait leaves the outcome to be found out by a retry with the same request id.
     pub async fn write(&self, write: &Write) -> Result<Written, WriteError> {
+        self.write_noting(write, || ()).await
+    }
+
+    /// As [`Self::write`], and says when all commands are applied in memory: a write that begins after
+    /// that is applied after this one, though neither is durable yet. What is refused never says so.
+    pub async fn write_noting(
+        &self,
+        write: &Write,
+        applied: impl FnOnce(),
+    ) -> Result<Written, WriteError> {
         let Some(id) = &write.request else {
             let items = vec![None; write.commands.len()];
-            return self.run(write, items, None).await;
+            return self.run(write, items, None, applied).await;
         };
         let digest = write.digest();
         loop {
@@ -87,10 +97,10 @@ impl Engine {
             {
                 Begun::Reused => return Err(WriteError::RequestIdReused),
                 Begun::Answer(done, token) => return Ok(Written { done, token }),
-                Begun::Wait(running) => running.notified().await,
+                Begun::Wait(running) => running.await,
                 Begun::Run(items) => {
                     let _release = Release { engine: self, id };
-                    return self.run(write, items, Some((id, digest))).await;
+                    return self.run(write, items, Some((id, digest)), applied).await;
                 }
             }
         }
@@ -101,6 +111,7 @@ impl Engine {
         write: &Write,
         mut done: Vec<Option<Done>>,
         request: Option<(&RequestId, u64)>,
+        applied: impl FnOnce(),
     ) -> Result<Written, WriteError> {
         let prepared = self.prepare(&write.commands)?;
         let mut open: Vec<usize> = (0..done.len()).filter(|at| done[*at].is_none()).collect();
@@ -111,10 +122,17 @@ impl Engine {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
                 Some(refused) if waits.is_empty() => return Err(WriteError::Refused(refused)),
-                // Part of the batch is on its way: what became of the whole cannot be said.
-                Some(_) => return Err(OutcomeUnknown.into()),
+                // Part of the batch is on its way: what became of the whole cannot be said. It is waited
+                // for, so that a retry finds what is durable and does not make it again.
+                Some(_) => {
+                    for wait in waits {
+                        wait.await?;
+                    }
+                    return Err(OutcomeUnknown.into());
+                }
             }
         }
+        applied();
         let mut newest: Option<Arc<Published>> = None;
         for wait in waits {
             let published = wait.await?;

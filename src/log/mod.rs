@@ -11,8 +11,11 @@
 
 mod error;
 mod format;
+mod judgement;
 mod reader;
 mod recovery;
+mod repair;
+mod replay;
 mod segment;
 mod space;
 mod survey;
@@ -29,7 +32,7 @@ pub use error::{AppendError, OpenError, ReadError, RemoveError, VisitError};
 pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, framed_bytes};
 pub use reader::{LogChunk, LogReader, SegmentInfo};
 pub use recovery::{LogReport, OpenedLog, TornTail, open};
-pub use space::{Room, SparePreparer};
+pub use space::{LogEnded, Room, SparePreparer};
 pub use trimmer::LogTrimmer;
 pub use writer::{Appended, LogWriter};
 

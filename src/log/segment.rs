@@ -91,7 +91,6 @@ async fn allocate(
 ) -> io::Result<Spare> {
     let file = seams.files.create(path).await?;
     file.allocate(options.segment_bytes).await?;
-    file.sync().await?;
     let birth = draw_birth(seams, options.segment_bytes, base);
     file.write_at(0, birth.encode()).await?;
     file.sync().await?;
@@ -102,23 +101,24 @@ async fn allocate(
 
 /// Takes a whole segment file in which nothing is worth keeping as a spare. `dirty` bytes of it, after
 /// the birth, are not zero. The old birth holds until the zeros are durable, so a crash leaves
-/// either a segment without records or a new one.
+/// either a segment without records or a new one. File and name are synced in any case: the process
+/// that prepared it may have ended before it came to that.
 pub(super) async fn recycle(
     seams: &LogSeams,
-    path: String,
-    file: Arc<dyn File>,
+    options: &LogOptions,
+    found: (String, Arc<dyn File>),
     old: Birth,
     dirty: std::ops::Range<u64>,
 ) -> io::Result<Spare> {
-    if dirty.is_empty() {
-        let birth = old;
-        return Ok(Spare { path, file, birth });
+    let (path, file) = found;
+    if !dirty.is_empty() {
+        zero(file.as_ref(), dirty).await?;
+        file.sync().await?;
     }
-    zero(file.as_ref(), dirty).await?;
-    file.sync().await?;
     let birth = draw_birth(seams, old.capacity, old.base);
     file.write_at(0, birth.encode()).await?;
     file.sync().await?;
+    seams.files.sync_folder(&options.folder).await?;
     Ok(Spare { path, file, birth })
 }
 

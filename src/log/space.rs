@@ -98,6 +98,10 @@ impl Space {
         self.prod.notify_one();
     }
 
+    fn is_closed(&self) -> bool {
+        matches!(self.state.lock().spare, SpareState::Closed)
+    }
+
     fn put_spare(&self, spare: Spare) {
         let mut state = self.state.lock();
         if let SpareState::Wanted { .. } = state.spare {
@@ -122,6 +126,11 @@ impl Space {
     }
 }
 
+/// The log was poisoned or closed: it never takes anything again.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the log takes nothing more")]
+pub struct LogEnded;
+
 /// How much may still be appended; clones share it, on any thread.
 #[derive(Clone)]
 pub struct Room {
@@ -145,15 +154,18 @@ impl Room {
         self.space.retry();
     }
 
-    /// Returns when there is room for so many bytes.
-    pub async fn wait_for(&self, bytes: u64) {
+    /// Returns when there is room for so many bytes; fails if there never will be.
+    pub async fn wait_for(&self, bytes: u64) -> Result<(), LogEnded> {
         loop {
             let changed = self.space.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
             if self.bytes() >= bytes {
-                return;
+                return Ok(());
+            }
+            if self.space.is_closed() {
+                return Err(LogEnded);
             }
             changed.await;
         }

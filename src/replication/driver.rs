@@ -17,8 +17,6 @@ use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::codec::block;
-use crate::codec::reader::Reader;
-use crate::codec::vector;
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
@@ -407,27 +405,20 @@ impl Driver {
     }
 
     fn survey(&self) -> Input {
-        let table = self.exchange.engine.replicas();
-        let segments = self.exchange.log.segments().into_iter();
-        let context = |context: &Bytes| match context.is_empty() {
-            true => Ok(VersionVector::default()),
-            false => {
-                let frontier = vector::frontier(&mut Reader::new(context), &mut &*table)?;
-                Ok(frontier.vector().clone())
-            }
-        };
-        let segments: Result<_, crate::codec::DecodeError> = segments
-            .map(|segment| Ok((segment.base, context(&segment.context)?)))
+        let engine = &self.exchange.engine;
+        let kept = self.exchange.log.segments().into_iter();
+        let segments: Option<_> = kept
+            .map(|segment| Some((segment.base, engine.read_context(&segment.context)?)))
             .collect();
         match segments {
-            Ok(segments) => Input::Survey(LogSurvey {
+            Some(segments) => Input::Survey(LogSurvey {
                 segments,
-                floor: self.exchange.snapshots.floor.floor(),
+                floor: engine.log_floor(),
             }),
-            Err(error) => Input::Stop(
-                CloseReason::Fault,
-                format!("a log segment's frontier cannot be read: {error}"),
-            ),
+            None => {
+                let message = "the frontier at the beginning of a log segment cannot be read";
+                Input::Stop(CloseReason::Fault, message.to_owned())
+            }
         }
     }
 

@@ -10,6 +10,7 @@ mod dialer;
 mod driver;
 pub mod frame;
 pub mod links;
+pub mod parts;
 mod registry;
 mod server;
 pub mod session;

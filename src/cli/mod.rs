@@ -1,0 +1,151 @@
+//! The command line: one binary for serving, asking and showing. It knows nodes through the client
+//! library only, and starts one through `node::run`.
+
+mod calls;
+pub mod logging;
+mod serve;
+mod status;
+mod verdict;
+mod version;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Args, Parser, Subcommand, ValueEnum};
+
+use crate::client::{Client, ClientError};
+use crate::demo;
+
+/// Exit code of a command line that is not understood; apart from those of `status`.
+const EXIT_USAGE: u8 = 64;
+const EXIT_FAILED: u8 = 1;
+
+/// A multi-region store for likes and the counters beside them.
+#[derive(Debug, Parser)]
+#[command(name = "likewise", version = version::TEXT.as_str(), max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run a node; without --config a single node on loopback with its data in ./data
+    Serve(serve::ServeArgs),
+    /// Like a post
+    Like(calls::LikeArgs),
+    /// Take a like back
+    Unlike(calls::UnlikeArgs),
+    /// Add to a counter of a post
+    Add(calls::AddArgs),
+    /// Show the likes of posts
+    Count(calls::CountArgs),
+    /// Follow the likes of posts until interrupted
+    Watch(calls::WatchArgs),
+    /// Show nodes and links; exit code 0 converged, 2 degraded, 3 diverged, 1 unreachable
+    Status(status::StatusArgs),
+    /// Three regions on this machine, with links to cut and nodes to kill
+    Demo(demo::DemoArgs),
+}
+
+/// Which nodes a command speaks to, and how it answers.
+#[derive(Debug, Args)]
+pub struct NodeArgs {
+    /// A node; several are gone through in turn when one fails
+    #[arg(
+        long = "node",
+        value_name = "URL",
+        env = "LIKEWISE_NODE",
+        value_delimiter = ',',
+        default_value = "http://127.0.0.1:7400"
+    )]
+    nodes: Vec<String>,
+    /// What was seen before, from an earlier answer: nothing older is shown
+    #[arg(
+        long,
+        value_name = "TOKEN",
+        default_value = "",
+        hide_default_value = true
+    )]
+    token: String,
+    /// How to answer
+    #[arg(short, long, value_enum, default_value_t = Output::Table)]
+    output: Output,
+}
+
+/// How a command answers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum Output {
+    /// For people
+    Table,
+    /// For programs: one JSON value a line
+    Json,
+}
+
+impl NodeArgs {
+    fn client(&self) -> Result<Client, ClientError> {
+        Client::builder()
+            .endpoints(self.nodes.iter().cloned())
+            .token(self.token.clone())
+            .deadline(calls::DEADLINE)
+            .connect_lazy()
+    }
+}
+
+/// Runs the command of this process and says how it went.
+pub fn main() -> ExitCode {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => return usage(&error),
+    };
+    match run(cli.command) {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("likewise: {error:#}");
+            ExitCode::from(EXIT_FAILED)
+        }
+    }
+}
+
+fn usage(error: &clap::Error) -> ExitCode {
+    let code = match error.use_stderr() {
+        true => ExitCode::from(EXIT_USAGE),
+        false => ExitCode::SUCCESS,
+    };
+    match error.print() {
+        Ok(()) => code,
+        Err(_) => ExitCode::from(EXIT_FAILED),
+    }
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    match command {
+        Command::Serve(args) => serve::run(args),
+        Command::Like(args) => block_on(calls::like(args)),
+        Command::Unlike(args) => block_on(calls::unlike(args)),
+        Command::Add(args) => block_on(calls::add(args)),
+        Command::Count(args) => block_on(calls::count(args)),
+        Command::Watch(args) => block_on(calls::watch(args)),
+        Command::Status(args) => block_on(status::run(args)),
+        Command::Demo(args) => block_on(demo::run(args)),
+    }
+}
+
+fn block_on(command: impl Future<Output = anyhow::Result<ExitCode>>) -> anyhow::Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(command)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_sound() {
+        <Cli as clap::CommandFactory>::command().debug_assert();
+    }
+}

@@ -1,0 +1,272 @@
+//! The calls that are asked and answered once.
+
+use std::time::Duration;
+
+use rand::RngCore;
+
+use super::retry::Call;
+use super::{Client, ClientError, RetryElsewhere};
+use crate::wire::v1;
+use crate::wire::v1::cluster_service_client::ClusterServiceClient;
+use crate::wire::v1::counter_service_client::CounterServiceClient;
+use crate::wire::v1::like_service_client::LikeServiceClient;
+
+/// How a read is to be answered.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Read {
+    /// By default nothing older than what this client has seen.
+    pub consistency: v1::Consistency,
+    /// How long the node may wait until it covers that; its own default when unset.
+    pub wait: Option<Duration>,
+    /// Whether the answer lists the entry of each region.
+    pub include_regions: bool,
+}
+
+impl Default for Read {
+    fn default() -> Self {
+        Self {
+            consistency: v1::Consistency::AtLeast,
+            wait: None,
+            include_regions: false,
+        }
+    }
+}
+
+impl Read {
+    fn options(&self, token: String) -> v1::ReadOptions {
+        let bound = !token.is_empty();
+        let consistency = match self.consistency {
+            v1::Consistency::AtLeast if !bound => v1::Consistency::Exact,
+            other => other,
+        };
+        let waits = consistency == v1::Consistency::AtLeast;
+        let wait = self.wait.filter(|_| waits);
+        v1::ReadOptions {
+            consistency: consistency.into(),
+            token,
+            wait: wait.and_then(|wait| prost_types::Duration::try_from(wait).ok()),
+            include_regions: self.include_regions,
+        }
+    }
+
+    fn extra(&self) -> Duration {
+        self.wait.unwrap_or_default()
+    }
+}
+
+/// A name that no other request has.
+pub fn request_id() -> String {
+    let mut bytes = [0; 16];
+    rand::rng().fill_bytes(&mut bytes);
+    data_encoding::HEXLOWER.encode(&bytes)
+}
+
+impl Client {
+    /// Makes the user a liker of the post.
+    pub async fn like(&self, post: &str, user: &str) -> Result<v1::LikeResponse, ClientError> {
+        let request_id = request_id();
+        let request = |token| v1::LikeRequest {
+            post: post.to_owned(),
+            user: user.to_owned(),
+            request_id: request_id.clone(),
+            token,
+        };
+        let answer = self
+            .run(self.like_call(), &request_id, Duration::ZERO, |attempt| {
+                let request = request(attempt.token);
+                async move { LikeServiceClient::new(attempt.channel).like(request).await }
+            })
+            .await?;
+        self.memory.saw(answer.token.clone());
+        Ok(answer)
+    }
+
+    /// Removes the likes of the user that the node sees.
+    pub async fn unlike(&self, post: &str, user: &str) -> Result<v1::UnlikeResponse, ClientError> {
+        self.unlike_by_id(post, user, "").await
+    }
+
+    /// Removes also the likes that the id names, in whatever region they were made.
+    pub async fn unlike_by_id(
+        &self,
+        post: &str,
+        user: &str,
+        like_id: &str,
+    ) -> Result<v1::UnlikeResponse, ClientError> {
+        let request_id = request_id();
+        let request = |token| v1::UnlikeRequest {
+            post: post.to_owned(),
+            user: user.to_owned(),
+            like_id: like_id.to_owned(),
+            request_id: request_id.clone(),
+            token,
+        };
+        let answer = self
+            .run(self.like_call(), &request_id, Duration::ZERO, |attempt| {
+                let request = request(attempt.token);
+                async move {
+                    LikeServiceClient::new(attempt.channel)
+                        .unlike(request)
+                        .await
+                }
+            })
+            .await?;
+        self.memory.saw(answer.token.clone());
+        Ok(answer)
+    }
+
+    /// Adds to a counter of a post; the delta may be negative.
+    pub async fn add(
+        &self,
+        post: &str,
+        counter: &str,
+        delta: i64,
+    ) -> Result<v1::AddResponse, ClientError> {
+        let request_id = request_id();
+        let request = |token| v1::AddRequest {
+            post: post.to_owned(),
+            counter: counter.to_owned(),
+            delta,
+            request_id: request_id.clone(),
+            token,
+        };
+        let answer = self
+            .run(self.add_call(), &request_id, Duration::ZERO, |attempt| {
+                let request = request(attempt.token);
+                async move {
+                    CounterServiceClient::new(attempt.channel)
+                        .add(request)
+                        .await
+                }
+            })
+            .await?;
+        self.memory.saw(answer.token.clone());
+        Ok(answer)
+    }
+
+    /// Applies many writes and waits for one sync. Bad items fail alone: see the result's errors.
+    pub async fn batch_write(
+        &self,
+        batch: impl Into<v1::WriteBatch>,
+    ) -> Result<v1::WriteResult, ClientError> {
+        let wire = batch.into();
+        let call = match wire.deltas.is_empty() {
+            true => self.like_call(),
+            false => self.add_call(),
+        };
+        let request_id = wire.request_id.clone();
+        let answer = self
+            .run(call, &request_id, Duration::ZERO, |attempt| {
+                let batch = Some(wire.clone());
+                async move {
+                    let request = v1::BatchWriteRequest { batch };
+                    LikeServiceClient::new(attempt.channel)
+                        .batch_write(request)
+                        .await
+                }
+            })
+            .await?;
+        let result = answer.result.unwrap_or_default();
+        self.memory.saw(result.token.clone());
+        Ok(result)
+    }
+
+    /// The likes of one post, and whether the viewer likes it.
+    pub async fn get_post(
+        &self,
+        post: &str,
+        viewer: Option<&str>,
+        read: Read,
+    ) -> Result<v1::PostLikes, ClientError> {
+        let request = |token| v1::GetPostRequest {
+            post: post.to_owned(),
+            viewer: viewer.unwrap_or_default().to_owned(),
+            options: Some(read.options(token)),
+        };
+        let answer = self
+            .run(Call::Read, "", read.extra(), |attempt| {
+                let request = request(attempt.token);
+                async move {
+                    LikeServiceClient::new(attempt.channel)
+                        .get_post(request)
+                        .await
+                }
+            })
+            .await?;
+        self.memory.saw(answer.token);
+        Ok(answer.likes.unwrap_or_default())
+    }
+
+    /// The likes of many posts in the order given, and which of them the viewer likes.
+    pub async fn batch_get_posts(
+        &self,
+        posts: &[String],
+        viewer: Option<&str>,
+        read: Read,
+    ) -> Result<Vec<v1::PostLikes>, ClientError> {
+        let request = |token| v1::BatchGetPostsRequest {
+            posts: posts.to_vec(),
+            viewer: viewer.unwrap_or_default().to_owned(),
+            options: Some(read.options(token)),
+        };
+        let answer = self
+            .run(Call::Read, "", read.extra(), |attempt| {
+                let request = request(attempt.token);
+                async move {
+                    let mut service = LikeServiceClient::new(attempt.channel);
+                    service.batch_get_posts(request).await
+                }
+            })
+            .await?;
+        self.memory.saw(answer.token);
+        Ok(answer.likes)
+    }
+
+    /// Counters of a post: those named, or all.
+    pub async fn get_counters(
+        &self,
+        post: &str,
+        counters: &[String],
+        read: Read,
+    ) -> Result<Vec<v1::CounterValue>, ClientError> {
+        let request = |token| v1::GetCountersRequest {
+            post: post.to_owned(),
+            counters: counters.to_vec(),
+            options: Some(read.options(token)),
+        };
+        let answer = self
+            .run(Call::Read, "", read.extra(), |attempt| {
+                let request = request(attempt.token);
+                async move {
+                    let mut service = CounterServiceClient::new(attempt.channel);
+                    service.get_counters(request).await
+                }
+            })
+            .await?;
+        self.memory.saw(answer.token);
+        Ok(answer.counters)
+    }
+
+    /// What the node that answers knows of itself and its links. It is not remembered as seen.
+    pub async fn status(&self) -> Result<v1::GetStatusResponse, ClientError> {
+        self.run(Call::Read, "", Duration::ZERO, |attempt| async move {
+            let mut service = ClusterServiceClient::new(attempt.channel);
+            service.get_status(v1::GetStatusRequest {}).await
+        })
+        .await
+    }
+
+    fn like_call(&self) -> Call {
+        match self.settings.retry_elsewhere {
+            RetryElsewhere::Never => Call::WriteHere,
+            RetryElsewhere::LikesOnly | RetryElsewhere::Always => Call::WriteAnywhere,
+        }
+    }
+
+    fn add_call(&self) -> Call {
+        match self.settings.retry_elsewhere {
+            RetryElsewhere::Never | RetryElsewhere::LikesOnly => Call::WriteHere,
+            RetryElsewhere::Always => Call::WriteAnywhere,
+        }
+    }
+}

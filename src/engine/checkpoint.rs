@@ -1,0 +1,319 @@
+//! Checkpoints: what changed since the last one goes to the store, then the metadata, then the log is cut.
+//!
+//! A checkpoint is read while writes go on. What makes that harmless: frontier, orphan removals and
+//! requests are of the instant before the first row was read; a row goes to the store only when the log
+//! is synced through all that it may show; increments are read after the likers; the metadata is
+//! written when all rows are durable.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+
+use bytes::Bytes;
+use parking_lot::Mutex;
+
+use crate::codec::vector::{put_entries, put_frontier};
+use crate::crdt::dot::Replicas;
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::commit::OutcomeUnknown;
+use crate::engine::post::Post;
+use crate::engine::record::put_done;
+use crate::engine::requests::Remembered;
+use crate::engine::rows::{
+    self, MetaRow, OrphanRow, ReplicaRow, RequestRow, RowError, StoredFigures,
+};
+use crate::engine::{Engine, Instant};
+use crate::ids::RequestId;
+use crate::log::{LogReader, LogTrimmer, Position, RemoveError};
+use crate::seams::CheckpointStore;
+
+/// Bytes of rows that are gathered before they go to the store together.
+const GROUP_BYTES: usize = 1 << 20;
+
+/// Why a checkpoint was not finished. The one before it stays, and the next writes everything.
+#[derive(Debug, thiserror::Error)]
+pub enum CheckpointError {
+    #[error("the checkpoint store failed")]
+    Store(#[from] io::Error),
+    #[error("a row cannot be written: {0}")]
+    Row(#[from] RowError),
+    #[error("the log failed: what memory shows may not be durable")]
+    Log(#[from] OutcomeUnknown),
+    #[error("the log cannot be cut")]
+    Cut(#[from] RemoveError),
+}
+
+/// What must be asked before the log is cut.
+pub trait Retention: Send + Sync {
+    /// Whether everything that this vector covers may go from the log, of which `log_bytes` are kept.
+    fn may_cut(&self, covered: &VersionVector, log_bytes: u64) -> bool;
+}
+
+/// Positions from which the log must be kept, because somebody is reading on from there.
+#[derive(Default)]
+pub struct LogHolds {
+    held: Mutex<BTreeMap<Position, usize>>,
+}
+
+/// Keeps the log from a position on until it is dropped.
+pub struct LogHold {
+    holds: Arc<LogHolds>,
+    pub from: Position,
+}
+
+impl LogHolds {
+    pub fn hold(self: &Arc<Self>, from: Position) -> LogHold {
+        *self.held.lock().entry(from).or_default() += 1;
+        let holds = self.clone();
+        LogHold { holds, from }
+    }
+
+    fn first(&self) -> Option<Position> {
+        self.held.lock().keys().next().copied()
+    }
+}
+
+impl Drop for LogHold {
+    fn drop(&mut self) {
+        let mut held = self.holds.held.lock();
+        if let Some(count) = held.get_mut(&self.from) {
+            *count -= 1;
+            if *count == 0 {
+                held.remove(&self.from);
+            }
+        }
+    }
+}
+
+/// What a checkpoint did.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct CheckpointReport {
+    pub rows: usize,
+    pub bytes: usize,
+    pub segments_removed: usize,
+}
+
+pub struct Checkpointer {
+    engine: Arc<Engine>,
+    store: Arc<dyn CheckpointStore>,
+    reader: LogReader,
+    trimmer: LogTrimmer,
+    holds: Arc<LogHolds>,
+    retention: Arc<dyn Retention>,
+    /// Rows that an unfinished checkpoint took from memory and may not have stored.
+    unsure: bool,
+}
+
+/// Rows on their way to the store.
+#[derive(Default)]
+struct Group {
+    rows: Vec<(Vec<u8>, Option<Bytes>)>,
+    bytes: usize,
+    report: CheckpointReport,
+}
+
+impl Checkpointer {
+    pub fn new(
+        engine: Arc<Engine>,
+        store: Arc<dyn CheckpointStore>,
+        (reader, trimmer): (LogReader, LogTrimmer),
+        holds: Arc<LogHolds>,
+        retention: Arc<dyn Retention>,
+    ) -> Self {
+        Self {
+            engine,
+            store,
+            reader,
+            trimmer,
+            holds,
+            retention,
+            unsure: false,
+        }
+    }
+
+    /// Makes a checkpoint and cuts the log.
+    pub async fn checkpoint(&mut self) -> Result<CheckpointReport, CheckpointError> {
+        if self.unsure {
+            self.engine.mark_all_changed();
+        }
+        self.unsure = true;
+        let instant = self.engine.instant();
+        let mut group = Group::default();
+        self.store_likers(&mut group).await?;
+        self.store_figures(&mut group).await?;
+        self.flush(&mut group).await?;
+        self.store.sync().await?;
+        let replay_from = instant.published.position;
+        self.store_meta(instant).await?;
+        self.unsure = false;
+        let finished = self.engine.now_ms();
+        self.engine
+            .checkpointed_at_ms
+            .store(finished, Ordering::Release);
+        group.report.segments_removed = self.cut(replay_from).await?;
+        Ok(group.report)
+    }
+
+    /// Shards from the last to the first, and ranges likewise: where a bucket was split or a post
+    /// spread since the last checkpoint, the upper parts are stored before the row shrinks that held them.
+    async fn store_likers(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
+        let mut again = true;
+        while std::mem::take(&mut again) {
+            for index in (0..self.engine.shards.len()).rev() {
+                let changed = self.engine.shards[index].lock().take_changed();
+                for post in changed {
+                    again |= !self.store_part(index, &post, group).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Stores the changed buckets of a post in a shard. False if the post was spread meanwhile: its parts
+    /// are listed as changed then, in all shards.
+    async fn store_part(
+        &mut self,
+        index: usize,
+        post: &Arc<Post>,
+        group: &mut Group,
+    ) -> Result<bool, CheckpointError> {
+        let (was_wide, ranges) = {
+            let mut shard = self.engine.shards[index].lock();
+            (post.is_wide(), shard.take_changed_ranges(post))
+        };
+        for (from, to) in ranges.into_iter().rev() {
+            let row = {
+                let shard = self.engine.shards[index].lock();
+                if post.is_wide() != was_wide {
+                    return Ok(false);
+                }
+                let replicas = self.engine.replicas.all();
+                let likers = shard.likers(post).into_iter();
+                let likers = likers.flat_map(|likers| likers.in_range(from, to));
+                rows::encode_likers(likers.map(|liker| (&liker.user, &liker.dots)), &replicas)?
+            };
+            group.push(rows::likers_key(&post.id, from), row);
+            if group.bytes >= GROUP_BYTES {
+                self.flush(group).await?;
+            }
+        }
+        Ok(true)
+    }
+
+    async fn store_figures(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
+        let changed = std::mem::take(&mut *self.engine.changed_figures.lock());
+        for post in changed {
+            post.take_changed();
+            let figures = StoredFigures::of(&post.figures());
+            let row = rows::encode_figures(&figures, &self.engine.replicas.all())?;
+            group.push(rows::figures_key(&post.id), row);
+            if group.bytes >= GROUP_BYTES {
+                self.flush(group).await?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Waits until the log is synced through all that the rows may show, then stores them.
+    async fn flush(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
+        let published = self.engine.barrier().await?;
+        if group.rows.is_empty() {
+            return Ok(());
+        }
+        let shows = rows::encode_shows(published.position.0)?;
+        group.rows.push((rows::SHOWS_KEY.to_vec(), Some(shows)));
+        group.report.rows += group.rows.len();
+        group.report.bytes += group.bytes;
+        group.bytes = 0;
+        self.store.apply(std::mem::take(&mut group.rows)).await?;
+        Ok(())
+    }
+
+    async fn store_meta(&mut self, instant: Instant) -> Result<(), CheckpointError> {
+        let shows = self.engine.barrier().await?.position;
+        let row = self.meta_row(&instant, shows)?;
+        self.store
+            .apply(vec![(rows::META_KEY.to_vec(), Some(row))])
+            .await?;
+        self.store.sync().await?;
+        Ok(())
+    }
+
+    fn meta_row(&self, instant: &Instant, shows: Position) -> Result<Bytes, RowError> {
+        let replicas = self.engine.replicas.all();
+        let mut frontier = Vec::new();
+        put_frontier(&mut frontier, &replicas, &instant.frontier);
+        let mut floor = Vec::new();
+        let entries: Vec<_> = self.engine.log_floor().iter().collect();
+        put_entries(&mut floor, &replicas, &entries);
+        let orphans = instant.orphans.iter().map(|(dot, orphan)| OrphanRow {
+            replica: ReplicaRow::of(replicas.id(dot.replica)),
+            seq: dot.seq,
+            post: orphan.post.to_string(),
+            user: orphan.user.to_string(),
+        });
+        let requests = instant.requests.iter();
+        rows::encode_meta(&MetaRow {
+            frontier,
+            floor,
+            orphans: orphans.collect(),
+            requests: requests
+                .map(|(id, known)| request_row(id, known, &replicas))
+                .collect(),
+            replay_from: instant.published.position.0,
+            shows: shows.0,
+            finished_at_ms: self.engine.now_ms(),
+        })
+    }
+
+    /// Removes segments that replay, readers and peers no longer need.
+    async fn cut(&mut self, replay_from: Position) -> Result<usize, CheckpointError> {
+        let bound = self
+            .holds
+            .first()
+            .map_or(replay_from, |held| held.min(replay_from));
+        let segments = self.reader.segments();
+        let end = self.reader.synced();
+        let mut cut = None;
+        for pair in segments.windows(2) {
+            let (first, next) = (&pair[0], &pair[1]);
+            let Some(covered) = self.engine.read_context(&next.context) else {
+                break;
+            };
+            let kept_bytes = end.0 - first.base.0;
+            if next.base > bound || !self.retention.may_cut(&covered, kept_bytes) {
+                break;
+            }
+            cut = Some(next.base);
+        }
+        match cut {
+            Some(position) => Ok(self.trimmer.remove_before(position).await?),
+            None => Ok(0),
+        }
+    }
+}
+
+impl Group {
+    fn push(&mut self, key: Vec<u8>, row: Bytes) {
+        self.bytes += key.len() + row.len();
+        self.rows.push((key, Some(row)));
+    }
+}
+
+fn request_row(id: &RequestId, known: &Remembered, replicas: &Replicas) -> RequestRow {
+    let items = known.items.iter().map(|item| {
+        item.as_ref().map(|done| {
+            let mut out = Vec::new();
+            put_done(&mut out, done, replicas);
+            out
+        })
+    });
+    RequestRow {
+        id: id.to_string(),
+        digest: known.digest,
+        at_ms: known.at_ms,
+        items: items.collect(),
+        token: known.token.as_deref().map(str::to_owned),
+    }
+}

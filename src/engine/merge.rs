@@ -1,0 +1,401 @@
+//! Merging a staged snapshot by the snapshot rule.
+//!
+//! From the beginning of the merge until a checkpoint holds its result, the replicas that the snapshot
+//! raises are held: none of their events is applied from streams, else one could be applied after its
+//! post was merged, whose removal F already covers, and live for ever. Increments are merged before likers. The
+//! raised frontier is published, and announced, only when that checkpoint is durable; a crash before it
+//! leaves the old frontier and the stage, which is merged again from its first chunk.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+
+use crate::codec::{DecodeError, block};
+use crate::crdt::changes::Changes;
+use crate::crdt::dot::Dots;
+use crate::crdt::fingerprint::UserHash;
+use crate::crdt::merge::{self, Knowledge, Other, Target};
+use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::checkpoint::{CheckpointError, Checkpointer};
+use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
+use crate::engine::post::{Post, shard_of_hash};
+use crate::engine::section::{Raise, Section};
+use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Ending, Part};
+use crate::engine::{Engine, Settlement};
+use crate::ids::{PostId, UserId};
+
+/// Why a staged snapshot was not merged.
+#[derive(Debug, thiserror::Error)]
+pub enum MergeError {
+    #[error("the stage cannot be read")]
+    Stage(#[from] io::Error),
+    #[error("the stage is no snapshot: {0}")]
+    Form(&'static str),
+    #[error("the stage holds a block that cannot be read")]
+    Decode(#[from] DecodeError),
+    #[error(transparent)]
+    Refused(#[from] Refused),
+    #[error(transparent)]
+    Log(#[from] OutcomeUnknown),
+    #[error(transparent)]
+    Checkpoint(#[from] CheckpointError),
+    /// The snapshot speaks of events of the running replica that it never made.
+    #[error("the snapshot covers events of this node's running replica that it never made")]
+    Alarm,
+}
+
+impl MergeError {
+    /// The stage itself is at fault, and was refused before anything was merged.
+    pub fn is_of_the_stage(&self) -> bool {
+        matches!(self, Self::Form(_) | Self::Decode(_) | Self::Alarm)
+    }
+}
+
+/// Reads the parts of a staged snapshot, from the beginning.
+pub trait Parts: Send {
+    fn next(&mut self) -> impl Future<Output = Result<Option<Part>, MergeError>> + Send;
+}
+
+/// Gives the parts of a staged snapshot from the beginning, each time.
+pub trait Stage: Sync {
+    type Parts: Parts;
+
+    fn open(&self) -> impl Future<Output = Result<Self::Parts, MergeError>> + Send;
+}
+
+/// Merges a whole, staged snapshot, for good.
+pub async fn merge_stage(
+    engine: &Arc<Engine>,
+    checkpointer: &mut Checkpointer,
+    stage: &impl Stage,
+) -> Result<(), MergeError> {
+    let (beginning, ending) = frame(engine, stage.open().await?).await?;
+    engine.check_not_ours(&beginning, &ending)?;
+    let before = engine.hold(&beginning, &ending);
+    if before.covers_all(&beginning.vector) && before.covers_all(&ending.vector) {
+        // Merged and checkpointed already; only the stage was left.
+        engine.release();
+        return Ok(());
+    }
+    engine.take_orphans(&beginning.orphans)?;
+    let mut parts = stage.open().await?;
+    while let Some(part) = parts.next().await? {
+        if let Part::Chunks(chunks) = part {
+            chunks
+                .iter()
+                .try_for_each(|chunk| engine.merge_figures(chunk))?;
+        }
+    }
+    let mut named = HashSet::new();
+    let mut parts = stage.open().await?;
+    while let Some(part) = parts.next().await? {
+        if let Part::Chunks(chunks) = part {
+            for chunk in &chunks {
+                engine.merge_likers(&beginning, chunk)?;
+                named.insert(chunk.post.clone());
+            }
+            // Clients come first: between two parts they get the shards' locks and the core.
+            engine.barrier().await?;
+        }
+    }
+    engine.empty_the_rest(&beginning, &named)?;
+    engine.raise(&beginning)?;
+    apply_tail(engine, stage.open().await?).await?;
+    engine.raise_log_floor(&joined(&beginning.vector, &ending.vector));
+    checkpointer.checkpoint().await?;
+    engine.publish_raise(beginning, &ending).await?;
+    engine.release();
+    Ok(())
+}
+
+fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {
+    let mut both = a.clone();
+    both.join(b);
+    both
+}
+
+/// The first and the last part. All between are there and can be read, else nothing is merged.
+async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, Ending), MergeError> {
+    let Some(Part::Begin(beginning)) = parts.next().await? else {
+        return Err(MergeError::Form("it has no beginning"));
+    };
+    let (mut chunks, mut blocks) = (0, 0);
+    while let Some(part) = parts.next().await? {
+        match part {
+            Part::Begin(_) => return Err(MergeError::Form("it begins twice")),
+            Part::Chunks(some) => chunks += some.len() as u64,
+            Part::Tail(block) => {
+                block::decode(&block, &mut &engine.replicas)?;
+                blocks += 1;
+            }
+            Part::End(ending) if (ending.chunks, ending.blocks) == (chunks, blocks) => {
+                return Ok((*beginning, ending));
+            }
+            Part::End(_) => return Err(MergeError::Form("it lacks chunks or blocks")),
+        }
+    }
+    Err(MergeError::Form("it has no end"))
+}
+
+/// The log from F to E. It came with the snapshot, so it is applied without being logged here.
+async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeError> {
+    let mut blocks = Vec::new();
+    while let Some(part) = parts.next().await? {
+        if let Part::Tail(bytes) = part {
+            blocks.push(bytes);
+        }
+    }
+    for bytes in blocks {
+        let decoded = block::decode(&bytes, &mut &engine.replicas)?;
+        if let Some(section) = engine.replay(&decoded) {
+            engine.push_prints(section)?;
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    fn check_not_ours(&self, beginning: &Beginning, ending: &Ending) -> Result<(), MergeError> {
+        let (own, made) = self.queue.own();
+        let claimed = beginning.vector.get(own).max(ending.vector.get(own));
+        match claimed > made {
+            true => Err(MergeError::Alarm),
+            false => Ok(()),
+        }
+    }
+
+    /// Begins the merge: from here on the replicas that it raises are held. Returns what was applied before.
+    fn hold(&self, beginning: &Beginning, ending: &Ending) -> VersionVector {
+        let _one_at_a_time = self.remote.lock();
+        let instant = self.instant();
+        let raised = joined(&beginning.vector, &ending.vector);
+        let before = instant.frontier.vector().clone();
+        let held = raised
+            .iter()
+            .filter(|(replica, seq)| before.get(*replica) < *seq);
+        *self.held.write() = Some(held.collect());
+        self.set_settlement(Settlement::Merging);
+        before
+    }
+
+    fn release(&self) {
+        *self.held.write() = None;
+        self.set_settlement(Settlement::Settled);
+    }
+
+    /// Hands changes of the fingerprint to the committer, in the order in which they were made.
+    fn push_prints(&self, section: Section) -> Result<(), Refused> {
+        let demand = Demand {
+            events: 0,
+            bytes: 0,
+        };
+        self.queue.reserve(demand)?.fill(section);
+        Ok(())
+    }
+
+    fn print(&self, post: &Post, changes: &Changes) -> Section {
+        Section {
+            prints: vec![(post.hash.range(), changes.fingerprint)],
+            ..Section::default()
+        }
+    }
+
+    fn take_orphans(&self, theirs: &OrphanRemovals) -> Result<(), Refused> {
+        let own = self.own_covered();
+        for (dot, orphan) in theirs.iter() {
+            let post = self.directory.get_or_create(&orphan.post);
+            let target = Target {
+                post: &orphan.post,
+                user: &orphan.user,
+                hash: UserHash::of(&orphan.user),
+            };
+            let mut shards = self.lock_some(|_| true);
+            let index = post.shard_of(target.hash, self.shards.len());
+            let replicas = self.replicas.all();
+            let mut orphans = self.orphans.lock();
+            let frontier = self.frontier.read();
+            let mut knowledge = Knowledge {
+                frontier: &frontier,
+                orphans: orphans.known_mut(),
+                further: [own, own],
+            };
+            let mut changes = Changes::default();
+            let likers = shards.get(index).likers_mut(&post);
+            let context = self.context(&post, &replicas);
+            merge::remove(
+                likers,
+                context,
+                &mut knowledge,
+                target,
+                &[dot],
+                &mut changes,
+            );
+            drop(frontier);
+            drop(orphans);
+            self.follow(&post, &changes);
+            self.push_prints(self.print(&post, &changes))?;
+        }
+        Ok(())
+    }
+
+    /// Figures and counts follow a change of the likers.
+    fn follow(&self, post: &Arc<Post>, changes: &Changes) {
+        post.credit(&mut post.figures(), changes);
+        self.count_likers(changes.likers());
+        self.note_changed_figures(post);
+    }
+
+    fn merge_figures(&self, chunk: &Chunk) -> Result<(), Refused> {
+        let ChunkPart::Figures(theirs) = &chunk.part else {
+            return Ok(());
+        };
+        let post = self.directory.get_or_create(&chunk.post);
+        let _home = self.shards[post.home(self.shards.len())].lock();
+        let replicas = self.replicas.all();
+        let context = self.context(&post, &replicas);
+        let mut changes = Changes::default();
+        let mut figures = post.figures();
+        for (replica, increments) in &theirs.likes {
+            changes.fingerprint += figures.raise_increments(context, *replica, *increments);
+        }
+        for (name, entries) in &theirs.counters {
+            for entry in entries {
+                changes.fingerprint += figures.merge_counter(context, name, *entry);
+            }
+        }
+        figures.touch(theirs.updated_at_ms);
+        drop(figures);
+        self.note_changed_figures(&post);
+        self.push_prints(self.print(&post, &changes))
+    }
+
+    fn merge_likers(&self, beginning: &Beginning, chunk: &Chunk) -> Result<(), Refused> {
+        let ChunkPart::Likers { from, to, likers } = &chunk.part else {
+            return Ok(());
+        };
+        let post = self.directory.get_or_create(&chunk.post);
+        self.merge_range(beginning, &post, (*from, *to), likers)
+    }
+
+    /// Posts that the snapshot does not contain are empty there.
+    fn empty_the_rest(
+        &self,
+        beginning: &Beginning,
+        named: &HashSet<PostId>,
+    ) -> Result<(), Refused> {
+        for post in self.directory.sorted() {
+            if !named.contains(&post.id) {
+                self.merge_range(beginning, &post, (0, u64::MAX), &[])?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Merges one range, shard by shard: a post may be spread here and not there.
+    fn merge_range(
+        &self,
+        beginning: &Beginning,
+        post: &Arc<Post>,
+        (from, to): (u64, u64),
+        theirs: &[(UserId, Dots)],
+    ) -> Result<(), Refused> {
+        let mut next = Some(from);
+        while let Some(from) = next.filter(|from| *from <= to) {
+            let was_wide = post.is_wide();
+            let index = match was_wide {
+                true => shard_of_hash(from, self.shards.len()),
+                false => post.home(self.shards.len()),
+            };
+            let mut shard = self.shards[index].lock();
+            if post.is_wide() != was_wide {
+                continue;
+            }
+            let until = shard.range_of(post).1.min(to);
+            let here = |hash: u64| (from..=until).contains(&hash);
+            let part = theirs
+                .iter()
+                .filter(|(user, _)| here(UserHash::of(user).order()));
+            let part: Vec<(UserId, Dots)> = part.cloned().collect();
+            let changes = self.merge_part(beginning, post, &mut shard, (from, until), &part);
+            self.follow(post, &changes);
+            self.push_prints(self.print(post, &changes))?;
+            next = until.checked_add(1);
+        }
+        self.widen_if_large(post);
+        Ok(())
+    }
+
+    fn merge_part(
+        &self,
+        beginning: &Beginning,
+        post: &Arc<Post>,
+        shard: &mut crate::engine::shard::Shard,
+        range: (u64, u64),
+        theirs: &[(UserId, Dots)],
+    ) -> Changes {
+        let own = self.own_covered();
+        let replicas = self.replicas.all();
+        let mut orphans = self.orphans.lock();
+        let frontier = self.frontier.read();
+        let ours = Knowledge {
+            frontier: &frontier,
+            orphans: orphans.known_mut(),
+            further: [own, own],
+        };
+        let other = Other {
+            frontier: &beginning.vector,
+            orphans: &beginning.orphans,
+        };
+        let mut changes = Changes::default();
+        let context = self.context(post, &replicas);
+        let sides = (&ours, &other);
+        merge::merge_range(
+            shard.likers_mut(post),
+            context,
+            sides,
+            &post.id,
+            range,
+            theirs,
+            &mut changes,
+        );
+        changes
+    }
+
+    /// All posts are merged: what F covers is applied.
+    fn raise(&self, beginning: &Beginning) -> Result<(), Refused> {
+        let _one_at_a_time = self.remote.lock();
+        let _shards = self.lock_all();
+        let replicas = self.replicas.all();
+        let mut section = Section::default();
+        let mut orphans = self.orphans.lock();
+        let mut frontier = self.frontier.write();
+        frontier.raise(&beginning.vector, &beginning.lineage);
+        for (dot, orphan) in orphans.resolve_covered(&frontier) {
+            section
+                .prints
+                .push(self.orphan_gone(dot, &orphan, &replicas));
+        }
+        drop(frontier);
+        drop(orphans);
+        self.push_prints(section)
+    }
+
+    /// The checkpoint is durable: the raised frontier may be shown.
+    async fn publish_raise(&self, beginning: Beginning, ending: &Ending) -> Result<(), MergeError> {
+        let demand = Demand {
+            events: 0,
+            bytes: 0,
+        };
+        let lineage = self.frontier.read().lineage().clone();
+        let section = Section {
+            raise: Some(Raise {
+                vector: joined(&beginning.vector, &ending.vector),
+                lineage,
+            }),
+            ..Section::default()
+        };
+        self.queue.reserve(demand)?.fill(section).await?;
+        Ok(())
+    }
+}

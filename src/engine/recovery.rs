@@ -1,0 +1,392 @@
+//! Starting an engine: the folder's identity, then checkpoint + replay of later log records.
+//!
+//! Both may overlap: rows may already show events that the log repeats, and figures are results, not
+//! steps, so repeating them is harmless. Entries are looked at by nobody until all is replayed.
+
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::reader::Reader;
+use crate::codec::vector::{entries, frontier};
+use crate::codec::{DecodeError, block};
+use crate::crdt::changes::Changes;
+use crate::crdt::dot::{Dot, Dots};
+use crate::crdt::figures::Figures;
+use crate::crdt::fingerprint::{RangeSums, UserHash};
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::committer::Committer;
+use crate::engine::post::{Post, shard_of_hash};
+use crate::engine::record::{COMMIT_RECORD, decode, read_done};
+use crate::engine::requests::Done;
+use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
+use crate::engine::section::Section;
+use crate::engine::stage;
+use crate::engine::{Engine, EngineOptions, Settlement};
+use crate::ids::{PostId, RequestId, UserId};
+use crate::limits::REPLICAS_MAX;
+use crate::log::{
+    self, LogIdentity, LogOptions, LogReader, LogReport, LogSeams, LogTrimmer, OpenError,
+    OpenedLog, Position, Record, SparePreparer, VisitError,
+};
+use crate::seams::{CheckpointStore, Clock, Files, Randomness};
+
+/// Rows that are read from the store at a time.
+const SCAN_ROWS: usize = 256;
+
+/// What an engine stands on.
+#[derive(Clone)]
+pub struct EngineSeams {
+    pub files: Arc<dyn Files>,
+    pub store: Arc<dyn CheckpointStore>,
+    pub clock: Arc<dyn Clock>,
+    pub randomness: Arc<dyn Randomness>,
+}
+
+/// A started engine and the parts that want workers of their own.
+pub struct Recovered {
+    pub engine: Arc<Engine>,
+    pub committer: Committer,
+    pub reader: LogReader,
+    pub trimmer: LogTrimmer,
+    pub preparer: SparePreparer,
+    pub report: RecoveryReport,
+}
+
+/// What was found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RecoveryReport {
+    /// Neither a checkpoint nor a log: nothing was ever promised by this folder.
+    pub is_new: bool,
+    pub posts: usize,
+    pub log: LogReport,
+}
+
+/// Why an engine did not start. Nothing in the folder was changed beyond what the log's own errors say.
+#[derive(Debug, thiserror::Error)]
+pub enum RecoveryError {
+    #[error(transparent)]
+    Log(#[from] OpenError),
+    #[error("the checkpoint store failed")]
+    Store(#[source] io::Error),
+    #[error("the stage of snapshots cannot be read")]
+    Stage(#[source] io::Error),
+    /// The store can be set aside and built anew from the log, if that is whole.
+    #[error("a row of the checkpoint is damaged (key {key}): {source}")]
+    Row { key: String, source: RowError },
+    /// The log was cut, and the checkpoint that held what was cut off is gone.
+    #[error(
+        "the checkpoint is gone and the log begins only at {first:?}; rebuild this node from a peer"
+    )]
+    CheckpointLost { first: Position },
+}
+
+/// Opens the log and the store and brings the engine to where the last process stood.
+pub async fn recover(
+    seams: EngineSeams,
+    options: EngineOptions,
+    log_options: LogOptions,
+) -> Result<Recovered, RecoveryError> {
+    let identity = LogIdentity {
+        cluster: options.cluster.clone(),
+        region: options.region.clone(),
+    };
+    let engine = Engine::empty(options, seams.clock.clone(), seams.randomness.clone());
+    let mut sums = RangeSums::default();
+    let meta = read_meta(seams.store.as_ref()).await?;
+    load_rows(&engine, seams.store.as_ref(), &mut sums).await?;
+    if let Some(meta) = &meta {
+        restore_meta(&engine, meta, &mut sums).map_err(bad_row(rows::META_KEY))?;
+    }
+    let shows = read_shows(seams.store.as_ref()).await?;
+    let replay_from = meta.as_ref().map(|meta| Position(meta.replay_from));
+    let must_reach = Position(meta.as_ref().map_or(0, |meta| meta.shows).max(shows));
+    let log_seams = LogSeams {
+        files: seams.files.clone(),
+        randomness: seams.randomness.clone(),
+    };
+    let visit = |record: Record| replay_record(&engine, &record, &mut sums);
+    let opened = log::open(
+        log_seams,
+        log_options,
+        identity,
+        replay_from,
+        must_reach,
+        visit,
+    )
+    .await?;
+    if meta.is_none() && opened.report.first > Position::START {
+        let first = opened.report.first;
+        return Err(RecoveryError::CheckpointLost { first });
+    }
+    if stage::is_ready(seams.files.as_ref())
+        .await
+        .map_err(RecoveryError::Stage)?
+    {
+        // What was merged of it may be among the rows already.
+        engine.set_settlement(Settlement::Merging);
+    }
+    Ok(assemble(engine, opened, sums, meta.is_none()))
+}
+
+fn assemble(engine: Engine, opened: OpenedLog, sums: RangeSums, no_meta: bool) -> Recovered {
+    let OpenedLog {
+        writer,
+        reader,
+        trimmer,
+        preparer,
+        report,
+    } = opened;
+    let report = RecoveryReport {
+        is_new: no_meta && report.end == Position::START,
+        posts: engine.posts(),
+        log: report,
+    };
+    let engine = Arc::new(engine);
+    let frontier = engine.frontier.read().clone();
+    let committer = Committer::new(engine.clone(), writer, frontier, sums);
+    Recovered {
+        engine,
+        committer,
+        reader,
+        trimmer,
+        preparer,
+        report,
+    }
+}
+
+fn bad_row(key: &[u8]) -> impl FnOnce(RowError) -> RecoveryError {
+    let key = String::from_utf8_lossy(key).escape_debug().to_string();
+    move |source| RecoveryError::Row { key, source }
+}
+
+async fn read_meta(store: &dyn CheckpointStore) -> Result<Option<MetaRow>, RecoveryError> {
+    let row = store
+        .get(rows::META_KEY)
+        .await
+        .map_err(RecoveryError::Store)?;
+    let meta = row.map(|row| rows::decode_meta(&row)).transpose();
+    meta.map_err(bad_row(rows::META_KEY))
+}
+
+async fn read_shows(store: &dyn CheckpointStore) -> Result<u64, RecoveryError> {
+    let row = store
+        .get(rows::SHOWS_KEY)
+        .await
+        .map_err(RecoveryError::Store)?;
+    let shows = row.map(|row| rows::decode_shows(&row)).transpose();
+    Ok(shows.map_err(bad_row(rows::SHOWS_KEY))?.unwrap_or(0))
+}
+
+fn restore_meta(engine: &Engine, meta: &MetaRow, sums: &mut RangeSums) -> Result<(), RowError> {
+    let mut reader = Reader::new(&meta.frontier);
+    *engine.frontier.write() = frontier(&mut reader, &mut &engine.replicas)?;
+    let mut reader = Reader::new(&meta.floor);
+    let floor = entries(&mut reader, REPLICAS_MAX, &mut &engine.replicas)?;
+    engine.raise_log_floor(&floor.into_iter().collect::<VersionVector>());
+    for row in &meta.orphans {
+        let replica = engine.replicas.intern(&row.replica.replica()?)?;
+        let dot = Dot {
+            seq: row.seq,
+            replica,
+        };
+        let (post, user) = (PostId::new(&row.post)?, UserId::new(&row.user)?);
+        engine.restore_orphan(dot, &post, &user, sums);
+    }
+    for row in &meta.requests {
+        let items = row.items.iter().map(|item| {
+            item.as_ref()
+                .map(|bytes| read_done(&mut Reader::new(bytes), &mut &engine.replicas))
+                .transpose()
+        });
+        let items = items.collect::<Result<Vec<Option<Done>>, DecodeError>>()?;
+        let token = row.token.as_deref().map(Arc::from);
+        let id = RequestId::new(&row.id)?;
+        engine
+            .requests
+            .restore(id, row.digest, row.at_ms, items, token);
+    }
+    engine.note_checkpointed(meta.finished_at_ms);
+    Ok(())
+}
+
+fn replay_record(engine: &Engine, record: &Record, sums: &mut RangeSums) -> Result<(), VisitError> {
+    if record.kind.0 != COMMIT_RECORD {
+        return Err(format!(
+            "a record of kind {}, which this build does not know",
+            record.kind.0
+        )
+        .into());
+    }
+    let table = &mut &engine.replicas;
+    let decoded = decode(&record.payload, table)?;
+    for bytes in &decoded.blocks {
+        replay_block(engine, bytes, sums)?;
+    }
+    for request in &decoded.requests {
+        engine
+            .requests
+            .remember(request, || engine.token_of_frontier());
+    }
+    Ok(())
+}
+
+fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<(), DecodeError> {
+    let decoded = block::decode(bytes, &mut &engine.replicas)?;
+    if let Some(section) = engine.replay(&decoded) {
+        add_prints(sums, &section);
+    }
+    Ok(())
+}
+
+fn add_prints(sums: &mut RangeSums, section: &Section) {
+    for (range, change) in &section.prints {
+        sums.add(*range, *change);
+    }
+}
+
+/// A post as the store has it.
+struct Loading {
+    id: PostId,
+    figures: StoredFigures,
+    /// By the first hash of each row, ascending.
+    likers: Vec<(u64, Vec<(UserId, Dots)>)>,
+}
+
+impl Loading {
+    fn new(id: PostId) -> Self {
+        Self {
+            id,
+            figures: StoredFigures::default(),
+            likers: Vec::new(),
+        }
+    }
+}
+
+async fn load_rows(
+    engine: &Engine,
+    store: &dyn CheckpointStore,
+    sums: &mut RangeSums,
+) -> Result<(), RecoveryError> {
+    let mut after = None;
+    let mut loading: Option<Loading> = None;
+    loop {
+        let rows = store
+            .scan(after, SCAN_ROWS)
+            .await
+            .map_err(RecoveryError::Store)?;
+        let Some((last, _)) = rows.last() else {
+            break;
+        };
+        after = Some(last.clone());
+        for (key, row) in &rows {
+            load_row(engine, (key, row), &mut loading, sums).map_err(bad_row(key))?;
+        }
+    }
+    if let Some(post) = loading {
+        engine.install(post, sums);
+    }
+    Ok(())
+}
+
+fn load_row(
+    engine: &Engine,
+    (key, row): (&[u8], &[u8]),
+    loading: &mut Option<Loading>,
+    sums: &mut RangeSums,
+) -> Result<(), RowError> {
+    let Some(key) = rows::post_key(key)? else {
+        return Ok(());
+    };
+    let (PostKey::Figures(id) | PostKey::Likers(id, _)) = &key;
+    if loading.as_ref().is_none_or(|post| post.id != *id)
+        && let Some(done) = loading.replace(Loading::new(id.clone()))
+    {
+        engine.install(done, sums);
+    }
+    let post = loading.as_mut().expect("just set");
+    match key {
+        PostKey::Figures(_) => post.figures = rows::decode_figures(row, &engine.replicas)?,
+        PostKey::Likers(_, from) => {
+            let likers = rows::decode_likers(row, &engine.replicas)?;
+            post.likers.push((from, likers));
+        }
+    }
+    Ok(())
+}
+
+impl Engine {
+    /// Puts a loaded post into memory. A row speaks for the hashes up to the next row's.
+    fn install(&self, loading: Loading, sums: &mut RangeSums) {
+        let post = self.directory.get_or_create(&loading.id);
+        let mut figures = post.figures();
+        if loading.likers.len() > 1 && self.shards.len() > 1 {
+            post.set_wide();
+        }
+        let mut changes = Changes::default();
+        let ends = loading.likers.iter().skip(1).map(|(from, _)| from - 1);
+        let ends: Vec<u64> = ends.chain([u64::MAX]).collect();
+        for ((from, likers), to) in loading.likers.into_iter().zip(ends) {
+            self.install_bucket(&post, (from, to), likers, &mut changes);
+        }
+        sums.add(post.hash.range(), changes.fingerprint);
+        self.count_likers(changes.likers());
+        post.credit(&mut figures, &changes);
+        self.install_figures(&post, &mut figures, &loading.figures, sums);
+    }
+
+    fn install_bucket(
+        &self,
+        post: &Arc<Post>,
+        (from, to): (u64, u64),
+        likers: Vec<(UserId, Dots)>,
+        changes: &mut Changes,
+    ) {
+        let replicas = self.replicas.all();
+        let context = self.context(post, &replicas);
+        let index = match post.is_wide() {
+            true => shard_of_hash(from, self.shards.len()),
+            false => post.home(self.shards.len()),
+        };
+        self.shards[index]
+            .lock()
+            .likers_mut(post)
+            .begin_bucket(from);
+        for (user, dots) in likers {
+            let hash = UserHash::of(&user);
+            if (from..=to).contains(&hash.order()) {
+                let mut shard = self.shards[post.shard_of(hash, self.shards.len())].lock();
+                shard
+                    .likers_mut(post)
+                    .set(context, &user, hash, dots, changes);
+            }
+        }
+        self.shards[index]
+            .lock()
+            .likers_mut(post)
+            .mark_unchanged(from);
+    }
+
+    fn install_figures(
+        &self,
+        post: &Arc<Post>,
+        figures: &mut Figures,
+        stored: &StoredFigures,
+        sums: &mut RangeSums,
+    ) {
+        let replicas = self.replicas.all();
+        let context = self.context(post, &replicas);
+        for (replica, increments) in &stored.likes {
+            let change = figures.raise_increments(context, *replica, *increments);
+            sums.add(post.hash.range(), change);
+        }
+        for (name, entries) in &stored.counters {
+            for entry in entries {
+                let change = figures.merge_counter(context, name, *entry);
+                sums.add(post.hash.range(), change);
+            }
+        }
+        figures.touch(stored.updated_at_ms);
+    }
+}

@@ -1,0 +1,269 @@
+//! A node: wires the parts together, starts them in order, and stops them in the other.
+//!
+//! Start: lock the folder → checkpoint + replay → workers (log writer, spare segments, checkpointer) →
+//! clients' listener → a staged snapshot is merged → sessions with peers. Stop: not ready, stop
+//! accepting → close sessions → drain commits → checkpoint → exit code. Business logic is elsewhere.
+
+mod checkpoints;
+mod gauges;
+mod run;
+pub mod storage;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context;
+use tokio::net::TcpListener;
+use tokio::sync::oneshot;
+use tokio_util::sync::CancellationToken;
+
+use crate::api::health::Health;
+use crate::api::server::{ConnectionLimits, ServeError, serve_clients};
+use crate::api::{Api, ApiLimits};
+use crate::config::{Config, RepeatedLikes};
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
+use crate::engine::commit::Refused;
+use crate::engine::committer::Committer;
+use crate::engine::recovery::{Recovered, RecoveryReport};
+use crate::engine::{Engine, EngineOptions, Serving, Settlement};
+use crate::log::AppendError;
+use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
+use crate::node::gauges::{NodeGauges, Warnings};
+use crate::node::storage::Storage;
+use crate::replication::links::LinkBoard;
+use crate::seams::files::LockGuard;
+use crate::seams::{WorkerHandle, Workers};
+
+pub use run::run;
+
+/// The listeners of a node, bound by the caller.
+pub struct Listeners {
+    pub clients: TcpListener,
+    pub peers: TcpListener,
+}
+
+/// A node that serves.
+pub struct RunningNode {
+    pub engine: Arc<Engine>,
+    pub report: RecoveryReport,
+    pub client_address: SocketAddr,
+    pub peer_address: SocketAddr,
+    checkpoints: Checkpoints,
+    stop_clients: CancellationToken,
+    clients: tokio::task::JoinHandle<Result<(), ServeError>>,
+    workers: Vec<WorkerHandle>,
+    /// Tells when the log failed.
+    log_failed: oneshot::Receiver<AppendError>,
+    _lock: LockGuard,
+}
+
+/// What the engine is told by the configuration.
+pub fn engine_options(config: &Config) -> EngineOptions {
+    EngineOptions {
+        cluster: config.cluster.id.clone(),
+        region: config.node.region.clone(),
+        shards: config.engine.shards,
+        absorb_repeated_likes: config.engine.repeated_likes == RepeatedLikes::Absorb,
+        request_window_ms: config.engine.request_window_ms,
+        request_items_max: config.engine.request_window_max,
+        orphan_removals_max: config.engine.orphan_removals_max,
+        watchers_max: config.engine.watchers_max,
+    }
+}
+
+struct KeepAll;
+
+impl Retention for KeepAll {
+    fn may_cut(&self, _covered: &VersionVector, _log_bytes: u64) -> bool {
+        false
+    }
+}
+
+/// Starts a node on an open folder.
+pub async fn start(
+    config: &Config,
+    storage: Storage,
+    workers: Arc<dyn Workers>,
+    listeners: Listeners,
+) -> anyhow::Result<RunningNode> {
+    let Storage {
+        seams,
+        recovered,
+        lock,
+    } = storage;
+    let Recovered {
+        engine,
+        committer,
+        reader,
+        trimmer,
+        preparer,
+        report,
+    } = recovered;
+    say_recovered(&report, &engine);
+    let client_address = listeners
+        .clients
+        .local_addr()
+        .context("the clients' listener")?;
+    let peer_address = listeners
+        .peers
+        .local_addr()
+        .context("the peers' listener")?;
+    if report.is_new && !config.peers.static_peers.is_empty() {
+        engine.set_serving(Serving::Rebuilding);
+    }
+    let (committing, log_failed) = watch_log(committer);
+    let mut handles = vec![
+        workers.spawn("log-writer", Box::pin(committing)),
+        workers.spawn("log-spare", Box::pin(preparer.run())),
+    ];
+    let holds = Arc::new(LogHolds::default());
+    let warnings = Arc::new(Warnings::default());
+    let parts = (reader.clone(), trimmer);
+    let retention: Arc<dyn Retention> = Arc::new(KeepAll);
+    let checkpointer = Checkpointer::new(
+        engine.clone(),
+        seams.store.clone(),
+        parts,
+        holds.clone(),
+        retention,
+    );
+    let (checkpoints, checkpointing) = CheckpointWorker {
+        engine: engine.clone(),
+        checkpointer,
+        files: seams.files.clone(),
+        log: reader.clone(),
+        warnings: warnings.clone(),
+        pace: Pace {
+            interval: Duration::from_millis(config.checkpoint.interval_ms),
+            log_bytes: config.checkpoint.log_bytes,
+        },
+    }
+    .start();
+    handles.push(workers.spawn("checkpointer", Box::pin(checkpointing)));
+    let gauges = NodeGauges {
+        log: reader.clone(),
+        warnings,
+        retain_bytes: config.log.retain_bytes,
+    };
+    let links = Arc::new(LinkBoard::default());
+    let stop_clients = CancellationToken::new();
+    let api = Api::new(
+        engine.clone(),
+        links.clone(),
+        Arc::new(gauges),
+        api_limits(config),
+        stop_clients.clone(),
+    );
+    let connections = ConnectionLimits {
+        connections_max: config.client.connections_max,
+        streams_per_connection_max: config.client.streams_per_connection_max,
+    };
+    let health = Health::new().await;
+    let clients = tokio::spawn(serve_clients(listeners.clients, api, health, connections));
+    if engine.settlement() == Settlement::Merging {
+        let merged = checkpoints
+            .merge()
+            .await
+            .context("merging the staged snapshot")?;
+        merged.context("merging the staged snapshot")?;
+    }
+    Ok(RunningNode {
+        engine,
+        report,
+        client_address,
+        peer_address,
+        checkpoints,
+        stop_clients,
+        clients,
+        workers: handles,
+        log_failed,
+        _lock: lock,
+    })
+}
+
+fn api_limits(config: &Config) -> ApiLimits {
+    ApiLimits {
+        wait_default: Duration::from_millis(config.reads.wait_default_ms),
+        wait_max: Duration::from_millis(config.reads.wait_max_ms),
+        waiting_max: config.reads.waiting_max,
+        in_flight_max: config.client.requests_in_flight_max,
+    }
+}
+
+fn say_recovered(report: &RecoveryReport, engine: &Engine) {
+    let own = engine.own();
+    tracing::info!(
+        region = %own.region,
+        epoch = %own.epoch,
+        posts = report.posts,
+        records_replayed = report.log.records,
+        is_new = report.is_new,
+        "the folder is open"
+    );
+    if let Some(tail) = &report.log.torn_tail {
+        tracing::warn!(
+            file = tail.file,
+            offset = tail.offset,
+            bytes = tail.bytes,
+            "the last group of the log was torn and is cut off; it was never acknowledged"
+        );
+    }
+    for file in &report.log.unusable {
+        tracing::warn!(
+            file,
+            "an old log segment cannot be read; only peers far behind would need it"
+        );
+    }
+}
+
+/// The log writer's loop, and word of its failure.
+fn watch_log(
+    committer: Committer,
+) -> (
+    impl Future<Output = ()> + Send,
+    oneshot::Receiver<AppendError>,
+) {
+    let (failed, log_failed) = oneshot::channel();
+    let committing = async move {
+        if let Err(error) = committer.run().await
+            && let Err(error) = failed.send(error)
+        {
+            tracing::debug!(%error, "the log failed while the node was stopping");
+        }
+    };
+    (committing, log_failed)
+}
+
+impl RunningNode {
+    /// Waits until the log fails. The node serves reads and what is durable all the same.
+    pub async fn log_failed(&mut self) -> AppendError {
+        match (&mut self.log_failed).await {
+            Ok(error) => error,
+            Err(_) => std::future::pending().await,
+        }
+    }
+
+    /// Stops in order. Everything acknowledged is durable before; the checkpoint makes the next start short.
+    pub async fn stop(self) -> anyhow::Result<()> {
+        self.stop_clients.cancel();
+        self.clients.await.context("the clients' listener")??;
+        self.engine.queue().close(Refused::Stopping);
+        if self.engine.queue().closed() == Some(Refused::Poisoned) {
+            return Ok(());
+        }
+        if let Ok(finished) = self.checkpoints.finish().await
+            && let Err(error) = finished
+        {
+            tracing::warn!(%error, "no checkpoint at the end; the next start replays the log");
+        }
+        for worker in self.workers {
+            let name = worker.name();
+            if worker.await.is_err() {
+                tracing::warn!(worker = name, "a worker ended before its work did");
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,417 @@
+//! A node's engine on a simulated disk, without network: tests carry blocks and snapshots by hand.
+
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use likewise::adapters::memory_store::MemoryDevice;
+use likewise::adapters::power::Power;
+use likewise::adapters::simulated_disk::SimulatedDisk;
+use likewise::adapters::system::SeededRandomness;
+use likewise::crdt::version_vector::VersionVector;
+use likewise::engine::checkpoint::{Checkpointer, LogHolds, Retention};
+use likewise::engine::command::{Command, Write};
+use likewise::engine::merge::{MergeError, Parts, Stage, merge_stage};
+use likewise::engine::read::{Detail, PostView};
+use likewise::engine::record;
+use likewise::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
+use likewise::engine::remote::{Applied, RemoteError};
+use likewise::engine::snapshot::{Part, Snapshot, SnapshotOptions};
+use likewise::engine::write::{WriteError, Written};
+use likewise::engine::{Engine, EngineOptions};
+use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
+use likewise::log::{LogOptions, LogReader, Position};
+use likewise::replication::parts;
+use likewise::seams::Clock;
+use likewise::wire::replication::SnapshotResponse;
+
+/// A clock that moves by a millisecond at each look.
+#[derive(Default)]
+pub struct StepClock(AtomicU64);
+
+impl Clock for StepClock {
+    fn now_ms(&self) -> u64 {
+        1_790_000_000_000 + self.0.fetch_add(1, Ordering::Relaxed)
+    }
+}
+
+/// Whether the log may be cut at each checkpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Cutting {
+    Never,
+    Always,
+}
+
+impl Retention for Cutting {
+    fn may_cut(&self, _covered: &VersionVector, _log_bytes: u64) -> bool {
+        *self == Cutting::Always
+    }
+}
+
+/// The disk and the checkpoint store of one node, on one power supply.
+pub struct Machine {
+    pub region: &'static str,
+    pub power: Power,
+    pub disk: SimulatedDisk,
+    pub device: MemoryDevice,
+    pub cutting: Cutting,
+    pub absorb: bool,
+    seed: u64,
+    starts: AtomicU64,
+}
+
+/// A running engine.
+pub struct Node {
+    pub engine: Arc<Engine>,
+    pub reader: LogReader,
+    pub checkpointer: Checkpointer,
+    pub holds: Arc<LogHolds>,
+    pub report: likewise::engine::recovery::RecoveryReport,
+    pub disk: SimulatedDisk,
+    tasks: Vec<tokio::task::JoinHandle<()>>,
+}
+
+pub fn small_log() -> LogOptions {
+    LogOptions {
+        segment_bytes: 64 << 10,
+        group_bytes_max: 24 << 10,
+        context_bytes_max: 4 << 10,
+        ..LogOptions::default()
+    }
+}
+
+impl Machine {
+    pub fn new(region: &'static str, seed: u64) -> Self {
+        let power = Power::new(seed);
+        Self {
+            region,
+            disk: SimulatedDisk::with_power(power.clone()),
+            device: MemoryDevice::new(power.clone()),
+            power,
+            cutting: Cutting::Never,
+            absorb: false,
+            seed,
+            starts: AtomicU64::new(0),
+        }
+    }
+
+    pub async fn start(&self) -> Node {
+        self.try_start().await.expect("the node starts")
+    }
+
+    pub async fn try_start(&self) -> Result<Node, RecoveryError> {
+        let start = self.starts.fetch_add(1, Ordering::Relaxed);
+        let files = self.disk.files();
+        let store: Arc<_> = self.device.store();
+        let seams = EngineSeams {
+            files: files.clone(),
+            store: store.clone(),
+            clock: Arc::new(StepClock::default()),
+            randomness: Arc::new(SeededRandomness::new(self.seed * 1_000_003 + start)),
+        };
+        let options = EngineOptions {
+            cluster: ClusterId::new("test").expect("valid"),
+            region: Region::new(self.region).expect("valid"),
+            shards: 4,
+            absorb_repeated_likes: self.absorb,
+            request_window_ms: 600_000,
+            request_items_max: 1_000,
+            orphan_removals_max: 100,
+            watchers_max: 10,
+        };
+        let Recovered {
+            engine,
+            committer,
+            reader,
+            trimmer,
+            preparer,
+            report,
+        } = recover(seams, options, small_log()).await?;
+        let holds = Arc::new(LogHolds::default());
+        let retention = Arc::new(self.cutting);
+        let parts = (reader.clone(), trimmer);
+        let checkpointer =
+            Checkpointer::new(engine.clone(), store, parts, holds.clone(), retention);
+        let committing = tokio::spawn(async move {
+            let _ended_by_the_test = committer.run().await;
+        });
+        let preparing = tokio::spawn(preparer.run());
+        Ok(Node {
+            engine,
+            reader,
+            checkpointer,
+            holds,
+            report,
+            disk: self.disk.clone(),
+            tasks: vec![committing, preparing],
+        })
+    }
+}
+
+pub fn post(text: &str) -> PostId {
+    PostId::new(text).expect("valid")
+}
+
+pub fn user(text: &str) -> UserId {
+    UserId::new(text).expect("valid")
+}
+
+pub fn like(post_id: &str, user_id: &str) -> Command {
+    Command::Like {
+        post: post(post_id),
+        user: user(user_id),
+    }
+}
+
+pub fn unlike(post_id: &str, user_id: &str) -> Command {
+    Command::Unlike {
+        post: post(post_id),
+        user: user(user_id),
+        named: Vec::new(),
+    }
+}
+
+pub fn unlike_dots(post_id: &str, user_id: &str, named: Vec<(Replica, u64)>) -> Command {
+    Command::Unlike {
+        post: post(post_id),
+        user: user(user_id),
+        named,
+    }
+}
+
+pub fn add(post_id: &str, counter: &str, delta: i64) -> Command {
+    Command::Add {
+        post: post(post_id),
+        counter: CounterName::new(counter).expect("valid"),
+        delta,
+    }
+}
+
+impl Node {
+    pub async fn write(&self, command: Command) -> Written {
+        self.try_write(vec![command], None)
+            .await
+            .expect("the write is taken")
+    }
+
+    pub async fn try_write(
+        &self,
+        commands: Vec<Command>,
+        request: Option<&str>,
+    ) -> Result<Written, WriteError> {
+        let request = request.map(|text| RequestId::new(text).expect("valid"));
+        self.engine.write(&Write { commands, request }).await
+    }
+
+    /// Likes, and returns the dot by name.
+    pub async fn like(&self, post_id: &str, user_id: &str) -> (Replica, u64) {
+        let written = self.write(like(post_id, user_id)).await;
+        let dot = written.done[0].dot.expect("a like has a dot");
+        (
+            self.engine.replicas().all().id(dot.replica).clone(),
+            dot.seq,
+        )
+    }
+
+    pub fn view(&self, post_id: &str) -> PostView {
+        self.engine.view_post(&post(post_id), None, Detail::Regions)
+    }
+
+    pub fn count(&self, post_id: &str) -> u64 {
+        self.engine.count(&post(post_id))
+    }
+
+    pub fn likes(&self, post_id: &str, user_id: &str) -> bool {
+        let view = self
+            .engine
+            .view_post(&post(post_id), Some(&user(user_id)), Detail::Figures);
+        !view.viewer_dots.is_empty()
+    }
+
+    pub fn fingerprint(&self) -> u128 {
+        self.engine.board().newest().sums.total().0
+    }
+
+    pub fn durable(&self) -> VersionVectorByName {
+        let newest = self.engine.board().newest();
+        let all = newest.vector.iter();
+        let mut named: Vec<_> = all
+            .map(|(replica, seq)| (newest.replicas.id(replica).clone(), seq))
+            .collect();
+        named.sort();
+        VersionVectorByName(named)
+    }
+
+    /// All durable blocks from a position on.
+    pub async fn blocks(&self, from: Position) -> Vec<Bytes> {
+        let mut next = from;
+        let mut blocks = Vec::new();
+        while next < self.reader.synced() {
+            let chunk = self
+                .reader
+                .read(next, 1 << 20)
+                .await
+                .expect("the log is there");
+            for record in &chunk.records {
+                blocks.extend(record::blocks(&record.payload).expect("well formed"));
+            }
+            next = chunk.next;
+        }
+        blocks
+    }
+
+    pub async fn apply(&self, block: &Bytes) -> Result<Option<()>, RemoteError> {
+        match self.engine.apply_remote(block)? {
+            Applied::New(wait) => {
+                wait.await.expect("the log works");
+                Ok(Some(()))
+            }
+            Applied::Known => Ok(Some(())),
+            Applied::NotYet => Ok(None),
+        }
+    }
+
+    /// Takes over everything that another node's log holds. Returns whether all of it could be applied.
+    pub async fn pull(&self, other: &Node) -> bool {
+        let mut all = true;
+        for block in other.blocks(Position::START).await {
+            all &= self.apply(&block).await.expect("an honest block").is_some();
+        }
+        all
+    }
+
+    pub fn snapshot(&self) -> Snapshot {
+        let options = SnapshotOptions {
+            chunk_bytes: 1,
+            log_bytes_max: 1 << 30,
+        };
+        Snapshot::begin(
+            self.engine.clone(),
+            self.reader.clone(),
+            &self.holds,
+            options,
+        )
+        .expect("settled")
+    }
+
+    /// The whole snapshot at once.
+    pub async fn whole_snapshot(&self) -> Vec<SnapshotResponse> {
+        self.read_on(&mut self.snapshot(), Vec::new()).await
+    }
+
+    /// The next part, as it crosses the wire.
+    pub async fn next_part(&self, snapshot: &mut Snapshot) -> Option<SnapshotResponse> {
+        let part = snapshot.next().await.expect("the sender is well")?;
+        Some(parts::write(part, &self.engine.replicas().all()))
+    }
+
+    /// The rest of a snapshot of this node.
+    pub async fn read_on(
+        &self,
+        snapshot: &mut Snapshot,
+        mut parts: Vec<SnapshotResponse>,
+    ) -> Vec<SnapshotResponse> {
+        while let Some(part) = self.next_part(snapshot).await {
+            parts.push(part);
+        }
+        parts
+    }
+
+    pub async fn merge(&mut self, parts: &[SnapshotResponse]) -> Result<(), MergeError> {
+        self.merge_and_stop(parts, usize::MAX).await
+    }
+
+    /// Merges, but the stage cannot be read from part `stop` on, once the likers are reached.
+    pub async fn merge_and_stop(
+        &mut self,
+        parts: &[SnapshotResponse],
+        stop: usize,
+    ) -> Result<(), MergeError> {
+        let stage = Carried {
+            engine: self.engine.clone(),
+            parts: parts.to_vec(),
+            stop,
+            opened: AtomicU64::new(0),
+        };
+        merge_stage(&self.engine.clone(), &mut self.checkpointer, &stage).await
+    }
+
+    /// The process ends without a word; what the system took is on the disk, synced or not.
+    pub async fn kill(self) {
+        for task in self.tasks {
+            task.abort();
+            let _aborted = task.await;
+        }
+        self.disk.kill();
+    }
+}
+
+/// A snapshot in memory. It is read four times: whole, for figures, for likers, for the tail.
+struct Carried {
+    engine: Arc<Engine>,
+    parts: Vec<SnapshotResponse>,
+    stop: usize,
+    opened: AtomicU64,
+}
+
+impl Stage for Carried {
+    type Parts = Staged;
+
+    async fn open(&self) -> Result<Staged, MergeError> {
+        let pass = self.opened.fetch_add(1, Ordering::Relaxed);
+        let len = if pass < 2 {
+            self.parts.len()
+        } else {
+            self.stop.min(self.parts.len())
+        };
+        if pass == 3 && self.stop < self.parts.len() {
+            return Err(MergeError::Form("stopped on purpose"));
+        }
+        Ok(Staged(
+            self.engine.clone(),
+            Vec::from(&self.parts[..len]).into_iter(),
+        ))
+    }
+}
+
+/// Parts as they came, from memory.
+pub struct Staged(Arc<Engine>, std::vec::IntoIter<SnapshotResponse>);
+
+impl Parts for Staged {
+    async fn next(&mut self) -> Result<Option<Part>, MergeError> {
+        let part = self
+            .1
+            .next()
+            .map(|part| parts::read(part, &mut self.0.replicas()));
+        Ok(part.transpose()?)
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct VersionVectorByName(pub Vec<(Replica, u64)>);
+
+/// All nodes say the same of themselves, entry by entry.
+pub fn assert_equal(nodes: &[&Node], posts: &[&str]) {
+    let first = nodes[0];
+    for other in &nodes[1..] {
+        assert_eq!(first.durable(), other.durable());
+        for post_id in posts {
+            let (a, b) = (first.view(post_id), other.view(post_id));
+            assert_eq!((a.count, a.regions), (b.count, b.regions), "post {post_id}");
+        }
+        assert_eq!(first.fingerprint(), other.fingerprint());
+    }
+}
+
+/// Σ(increments − decrements) = count.
+pub fn assert_entries(node: &Node, post_id: &str) {
+    let view = node.view(post_id);
+    let sum: u64 = view
+        .regions
+        .iter()
+        .map(|region| region.increments - region.decrements)
+        .sum();
+    assert_eq!(view.count, sum);
+}
