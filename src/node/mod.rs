@@ -269,7 +269,6 @@ impl Keeping {
             snapshots: SnapshotParts {
                 server: Arc::new(server),
                 receiver: Arc::new(receiver),
-                floor: Arc::new(catch_up::Floor(engine)),
             },
             links: self.links.clone(),
             acks: self.acks.clone(),
