@@ -48,10 +48,25 @@ pub const TOKEN_CHARS_MAX: usize = 4_096;
 
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the words with which a session is closed.
+pub const CLOSE_MESSAGE_BYTES_MAX: usize = 1 << 10;
+/// Connections to the peers' listener at once; a further one waits to be accepted.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+/// Calls at once on one connection of a peer; a further one waits there.
+pub const PEER_STREAMS_MAX: u32 = 16;
+/// Frames that wait for the connection; while as many wait, a session makes none but closing ones.
+pub const OUTGOING_FRAMES_MAX: usize = 64;
+/// Samples of the log's end that a session keeps to know when a relay is due; a further one waits.
+pub const RELAY_SAMPLES_MAX: usize = 8;
+/// Marks by which a session knows how old the oldest unacknowledged event is; a further one is not made.
+pub const LAG_MARKS_MAX: usize = 16;
 /// Bytes of the record of one group commit, beyond which a further write waits for the next.
 pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one record of the log.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
+
+/// Snapshots that a node serves at once; a further one is refused, and asked for again.
+pub const SNAPSHOTS_SERVED_MAX: usize = 2;
 
 /// An add may not take this node's view of a counter beyond ± this.
 pub const COUNTER_BOUND: i64 = 1 << 59;

@@ -13,6 +13,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+pub mod lineage;
 pub mod merge;
 pub mod orphans;
 pub mod post;

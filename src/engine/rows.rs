@@ -185,11 +185,14 @@ pub fn decode_likers(row: &[u8], table: &ReplicaTable) -> Result<Vec<(UserId, Do
     Ok(likers)
 }
 
+/// A counter's name and its entries: place of the replica, increments, decrements.
+type CounterRow = (String, Vec<(u32, u64, u64)>);
+
 #[derive(Serialize, Deserialize)]
 struct FiguresRow {
     replicas: Vec<ReplicaRow>,
     likes: Vec<(u32, u64)>,
-    counters: Vec<(String, Vec<(u32, u64, u64)>)>,
+    counters: Vec<CounterRow>,
     updated_at_ms: u64,
 }
 
@@ -402,7 +405,7 @@ mod tests {
 
     #[test]
     fn keys_of_a_post_stand_together_and_in_order_of_hashes() {
-        let mut keys = vec![
+        let mut keys = [
             likers_key(&post("b"), 0),
             likers_key(&post("a"), 1 << 60),
             figures_key(&post("a")),

@@ -4,6 +4,7 @@
 //! clients' listener → a staged snapshot is merged → sessions with peers. Stop: not ready, stop
 //! accepting → close sessions → drain commits → checkpoint → exit code. Business logic is elsewhere.
 
+mod catch_up;
 mod checkpoints;
 mod gauges;
 mod run;
@@ -15,7 +16,7 @@ use std::time::Duration;
 
 use anyhow::Context;
 use tokio::net::TcpListener;
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::health::Health;
@@ -27,21 +28,30 @@ use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use crate::engine::commit::Refused;
 use crate::engine::committer::Committer;
 use crate::engine::recovery::{Recovered, RecoveryReport};
+use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::{Engine, EngineOptions, Serving, Settlement};
+use crate::ids::Region;
 use crate::log::AppendError;
 use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
 use crate::node::gauges::{NodeGauges, Warnings};
 use crate::node::storage::Storage;
+use crate::replication::ack_table::AckTable;
+use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
+use crate::replication::{
+    self, PeerAnswer, PeerAnswers, PeerEndpoint, ReplicationOptions, ReplicationParts,
+    RunningReplication,
+};
 use crate::seams::files::LockGuard;
-use crate::seams::{WorkerHandle, Workers};
+use crate::seams::{Listener, Transport, WorkerHandle, Workers};
 
 pub use run::run;
 
-/// The listeners of a node, bound by the caller.
-pub struct Listeners {
+/// The network of a node. Listeners are bound by the caller.
+pub struct Network {
     pub clients: TcpListener,
-    pub peers: TcpListener,
+    pub peers: Box<dyn Listener>,
+    pub transport: Arc<dyn Transport>,
 }
 
 /// A node that serves.
@@ -49,8 +59,8 @@ pub struct RunningNode {
     pub engine: Arc<Engine>,
     pub report: RecoveryReport,
     pub client_address: SocketAddr,
-    pub peer_address: SocketAddr,
     checkpoints: Checkpoints,
+    replication: RunningReplication,
     stop_clients: CancellationToken,
     clients: tokio::task::JoinHandle<Result<(), ServeError>>,
     workers: Vec<WorkerHandle>,
@@ -73,11 +83,19 @@ pub fn engine_options(config: &Config) -> EngineOptions {
     }
 }
 
-struct KeepAll;
+/// Cuts the log when it is known that nobody needs it, or at its bound. What it condenses into is one
+/// folder, so nothing goes that no peer has made durable.
+struct KeepForPeers {
+    acks: Arc<AckTable>,
+    regions: Vec<Region>,
+    retain_bytes: u64,
+}
 
-impl Retention for KeepAll {
-    fn may_cut(&self, _covered: &VersionVector, _log_bytes: u64) -> bool {
-        false
+impl Retention for KeepForPeers {
+    fn may_cut(&self, covered: &VersionVector, log_bytes: u64) -> bool {
+        let is_long = log_bytes > self.retain_bytes;
+        self.acks.covered_by_any(covered)
+            && (is_long || self.acks.covered_by_all(&self.regions, covered))
     }
 }
 
@@ -86,7 +104,7 @@ pub async fn start(
     config: &Config,
     storage: Storage,
     workers: Arc<dyn Workers>,
-    listeners: Listeners,
+    network: Network,
 ) -> anyhow::Result<RunningNode> {
     let Storage {
         seams,
@@ -102,14 +120,12 @@ pub async fn start(
         report,
     } = recovered;
     say_recovered(&report, &engine);
-    let client_address = listeners
-        .clients
-        .local_addr()
-        .context("the clients' listener")?;
-    let peer_address = listeners
-        .peers
-        .local_addr()
-        .context("the peers' listener")?;
+    let Network {
+        clients,
+        peers,
+        transport,
+    } = network;
+    let client_address = clients.local_addr().context("the clients' listener")?;
     if report.is_new && !config.peers.static_peers.is_empty() {
         engine.set_serving(Serving::Rebuilding);
     }
@@ -121,7 +137,17 @@ pub async fn start(
     let holds = Arc::new(LogHolds::default());
     let warnings = Arc::new(Warnings::default());
     let parts = (reader.clone(), trimmer);
-    let retention: Arc<dyn Retention> = Arc::new(KeepAll);
+    let acks = Arc::new(AckTable::default());
+    let retention: Arc<dyn Retention> = Arc::new(KeepForPeers {
+        acks: acks.clone(),
+        regions: config
+            .peers
+            .static_peers
+            .iter()
+            .map(|peer| peer.region.clone())
+            .collect(),
+        retain_bytes: config.log.retain_bytes,
+    });
     let checkpointer = Checkpointer::new(
         engine.clone(),
         seams.store.clone(),
@@ -161,7 +187,7 @@ pub async fn start(
         streams_per_connection_max: config.client.streams_per_connection_max,
     };
     let health = Health::new().await;
-    let clients = tokio::spawn(serve_clients(listeners.clients, api, health, connections));
+    let clients = tokio::spawn(serve_clients(clients, api, health, connections));
     if engine.settlement() == Settlement::Merging {
         let merged = checkpoints
             .merge()
@@ -169,11 +195,42 @@ pub async fn start(
             .context("merging the staged snapshot")?;
         merged.context("merging the staged snapshot")?;
     }
+    let server = catch_up::Server::new(
+        engine.clone(),
+        reader.clone(),
+        holds,
+        SnapshotOptions {
+            chunk_bytes: config.replication.snapshot_chunk_bytes as usize,
+            log_bytes_max: config.replication.snapshot_log_bytes_max,
+        },
+    );
+    let receiver = catch_up::Receiver {
+        engine: engine.clone(),
+        files: seams.files.clone(),
+        checkpoints: checkpoints.clone(),
+    };
+    let parts = ReplicationParts {
+        engine: engine.clone(),
+        log: reader,
+        transport,
+        listener: peers,
+        randomness: seams.randomness.clone(),
+        snapshots: SnapshotParts {
+            server: Arc::new(server),
+            receiver: Arc::new(receiver),
+            floor: Arc::new(catch_up::Floor(engine.clone())),
+        },
+        links,
+        acks,
+    };
+    let replication = replication::start(parts, replication_options(config));
+    let answers = replication.answers.clone();
+    tokio::spawn(become_ready(engine.clone(), answers, stop_clients.clone()));
     Ok(RunningNode {
         engine,
+        replication,
         report,
         client_address,
-        peer_address,
         checkpoints,
         stop_clients,
         clients,
@@ -181,6 +238,52 @@ pub async fn start(
         log_failed,
         _lock: lock,
     })
+}
+
+/// An empty folder with peers: reads are refused until a peer has answered, and all that it had then is
+/// durable here.
+async fn become_ready(
+    engine: Arc<Engine>,
+    mut answers: watch::Receiver<PeerAnswers>,
+    stop: CancellationToken,
+) {
+    let waiting = async {
+        let mut published = engine.board().subscribe();
+        while engine.serving() == Serving::Rebuilding {
+            let newest = engine.board().newest();
+            let covers = |answer: &PeerAnswer| newest.vector.covers_all(&answer.frontier);
+            if answers.borrow_and_update().values().any(covers) {
+                tracing::info!("ready: all that a peer had is here");
+                engine.set_serving(Serving::Ready);
+                return;
+            }
+            tokio::select! {
+                changed = answers.changed() => if changed.is_err() { return },
+                changed = published.changed() => if changed.is_err() { return },
+            }
+        }
+    };
+    stop.run_until_cancelled(waiting).await;
+}
+
+fn replication_options(config: &Config) -> ReplicationOptions {
+    let peers = config.peers.static_peers.iter().map(|peer| PeerEndpoint {
+        region: peer.region.clone(),
+        host: peer.address.host().to_owned(),
+        port: peer.address.port(),
+    });
+    let replication = &config.replication;
+    ReplicationOptions {
+        peers: peers.collect(),
+        relay_after_ms: replication.relay_after_ms,
+        backoff_min_ms: replication.backoff_min_ms,
+        backoff_max_ms: replication.backoff_max_ms,
+        heartbeat_ms: replication.heartbeat_ms,
+        silence_ms: replication.silence_ms,
+        dial_timeout_ms: replication.dial_timeout_ms,
+        window_bytes: replication.window_bytes as usize,
+        block_bytes: replication.block_bytes as usize,
+    }
 }
 
 fn api_limits(config: &Config) -> ApiLimits {
@@ -249,6 +352,7 @@ impl RunningNode {
     pub async fn stop(self) -> anyhow::Result<()> {
         self.stop_clients.cancel();
         self.clients.await.context("the clients' listener")??;
+        self.replication.shutdown().await;
         self.engine.queue().close(Refused::Stopping);
         if self.engine.queue().closed() == Some(Refused::Poisoned) {
             return Ok(());

@@ -1,6 +1,7 @@
 //! Running a node as a process: the runtime, the ready line, signals, exit codes.
 
 use std::io::Write;
+use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
@@ -9,9 +10,10 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapters::sled_store;
+use crate::adapters::tcp::TcpTransport;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
 use crate::config::{Config, OnSyncFailure};
-use crate::node::{Listeners, RunningNode, engine_options, start, storage};
+use crate::node::{Network, RunningNode, engine_options, start, storage};
 
 /// Exit code after the log failed, where `log.on_sync_failure` is `exit`.
 const EXIT_CODE_LOG_FAILED: u8 = 74;
@@ -67,11 +69,11 @@ impl Signals {
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let listeners = bind(&config).await?;
+    let (network, peer_address) = bind(&config).await?;
     let storage = storage::open(&config, engine_options(&config)).await?;
     let workers = Arc::new(ThreadWorkers::new(tokio::runtime::Handle::current()));
-    let mut node = start(&config, storage, workers, listeners).await?;
-    say_ready(&config, &node)?;
+    let mut node = start(&config, storage, workers, network).await?;
+    say_ready(&config, &node, peer_address)?;
     let log_failure = tokio::select! {
         () = signals.next() => None,
         failure = node.log_failed() => Some(failure),
@@ -87,34 +89,33 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     stop(node, &mut signals).await
 }
 
-async fn bind(config: &Config) -> anyhow::Result<Listeners> {
-    let clients = TcpListener::bind(config.client.listen).await;
-    let peers = TcpListener::bind(config.peers.listen).await;
-    Ok(Listeners {
-        clients: clients.with_context(|| {
-            format!(
-                "cannot listen for clients on {} (client.listen)",
-                config.client.listen
-            )
-        })?,
-        peers: peers.with_context(|| {
-            format!(
-                "cannot listen for peers on {} (peers.listen)",
-                config.peers.listen
-            )
-        })?,
-    })
+/// The listeners, and the address that peers reach.
+async fn bind(config: &Config) -> anyhow::Result<(Network, SocketAddr)> {
+    let (clients, peers) = (config.client.listen, config.peers.listen);
+    let clients = TcpListener::bind(clients)
+        .await
+        .with_context(|| format!("cannot listen for clients on {clients} (client.listen)"))?;
+    let listener = TcpListener::bind(peers)
+        .await
+        .with_context(|| format!("cannot listen for peers on {peers} (peers.listen)"))?;
+    let address = listener.local_addr().context("the peers' listener")?;
+    let network = Network {
+        clients,
+        peers: Box::new(listener),
+        transport: Arc::new(TcpTransport::default()),
+    };
+    Ok((network, address))
 }
 
 /// One line for whoever started the process: where it listens.
-fn say_ready(config: &Config, node: &RunningNode) -> anyhow::Result<()> {
+fn say_ready(config: &Config, node: &RunningNode, peers: SocketAddr) -> anyhow::Result<()> {
     let mut stdout = std::io::stdout().lock();
     writeln!(
         stdout,
         "likewise ready region={} client={} peers={} epoch={}",
         config.node.region,
         node.client_address,
-        node.peer_address,
+        peers,
         node.engine.own().epoch,
     )?;
     Ok(stdout.flush()?)

@@ -5,6 +5,8 @@ pub mod batch;
 pub mod field;
 pub mod requests;
 
+pub mod frames;
+
 /// The public interface.
 pub mod v1 {
     tonic::include_proto!("likewise.v1");

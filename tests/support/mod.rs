@@ -371,7 +371,7 @@ impl Stage for Carried {
         }
         Ok(Staged(
             self.engine.clone(),
-            self.parts[..len].to_vec().into_iter(),
+            Vec::from(&self.parts[..len]).into_iter(),
         ))
     }
 }
