@@ -36,3 +36,8 @@ pub mod display;
 pub mod demo;
 
 pub mod cli;
+
+/// The examples of the README, compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
