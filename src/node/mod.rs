@@ -63,6 +63,7 @@ pub struct RunningNode {
     replication: RunningReplication,
     stop_clients: CancellationToken,
     clients: tokio::task::JoinHandle<Result<(), ServeError>>,
+    health: Health,
     workers: Vec<WorkerHandle>,
     /// Tells when the log failed.
     log_failed: oneshot::Receiver<AppendError>,
@@ -123,9 +124,9 @@ pub async fn start(
         .clients
         .local_addr()
         .context("the clients' listener")?;
-    let clients = keeping
-        .serve_clients(config, network.clients, stop_clients.clone())
-        .await;
+    let health = Health::new().await;
+    let stop = stop_clients.clone();
+    let clients = keeping.serve_clients(config, network.clients, health.clone(), stop);
     if engine.settlement() == Settlement::Merging {
         let merged = keeping
             .checkpoints
@@ -146,6 +147,7 @@ pub async fn start(
         replication,
         stop_clients,
         clients,
+        health,
         workers: keeping.workers,
         log_failed,
         _lock: lock,
@@ -222,10 +224,11 @@ impl Keeping {
         (keeping, log_failed)
     }
 
-    async fn serve_clients(
+    fn serve_clients(
         &self,
         config: &Config,
         listener: TcpListener,
+        health: Health,
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<Result<(), ServeError>> {
         let gauges = Arc::new(NodeGauges {
@@ -239,7 +242,7 @@ impl Keeping {
             connections_max: config.client.connections_max,
             streams_per_connection_max: config.client.streams_per_connection_max,
         };
-        tokio::spawn(serve_clients(listener, api, Health::new().await, limits))
+        tokio::spawn(serve_clients(listener, api, health, limits))
     }
 
     fn replicate(
@@ -377,12 +380,14 @@ fn watch_log(
 }
 
 impl RunningNode {
-    /// Waits until the log fails. The node serves reads and what is durable all the same.
+    /// Waits until the log fails. The node serves reads and what is durable all the same, but balancers
+    /// are told to look elsewhere.
     pub async fn log_failed(&mut self) -> AppendError {
-        match (&mut self.log_failed).await {
-            Ok(error) => error,
-            Err(_) => std::future::pending().await,
-        }
+        let Ok(error) = (&mut self.log_failed).await else {
+            return std::future::pending().await;
+        };
+        self.health.withdraw().await;
+        error
     }
 
     /// Stops in order. Everything acknowledged is durable before; the checkpoint makes the next start short.
