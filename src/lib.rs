@@ -29,6 +29,8 @@ pub mod config;
 
 pub mod client;
 
+pub mod logging;
+
 pub mod node;
 
 pub mod display;

@@ -32,6 +32,7 @@ use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::{Engine, EngineOptions, Serving, Settlement};
 use crate::ids::Region;
 use crate::log::{AppendError, LogReader};
+use crate::logging;
 use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
 use crate::node::gauges::{NodeGauges, Warnings};
 use crate::node::storage::Storage;
@@ -114,7 +115,8 @@ pub async fn start(
     } = storage;
     let report = recovered.report.clone();
     let engine = recovered.engine.clone();
-    say_recovered(&report, &engine);
+    logging::name_node(&engine.own());
+    say_recovered(&report);
     if report.is_new && !config.peers.static_peers.is_empty() {
         engine.set_serving(Serving::Rebuilding);
     }
@@ -335,11 +337,8 @@ fn api_limits(config: &Config) -> ApiLimits {
     }
 }
 
-fn say_recovered(report: &RecoveryReport, engine: &Engine) {
-    let own = engine.own();
+fn say_recovered(report: &RecoveryReport) {
     tracing::info!(
-        region = %own.region,
-        epoch = %own.epoch,
         posts = report.posts,
         records_replayed = report.log.records,
         is_new = report.is_new,
