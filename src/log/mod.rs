@@ -117,14 +117,27 @@ impl Default for LogOptions {
         Self {
             folder: "log".to_owned(),
             segment_bytes: 64 << 20,
-            group_bytes_max: framed_bytes(limits::RECORD_BYTES_MAX) as u64,
+            group_bytes_max: GROUP_BYTES_MAX,
             context_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
         }
     }
 }
 
+/// No group is larger, however large the segments are.
+const GROUP_BYTES_MAX: u64 = framed_bytes(limits::RECORD_BYTES_MAX) as u64;
+
 impl LogOptions {
+    /// A log with segments of this size, in each of which a group may take all the room there is.
+    pub fn with_segments_of(segment_bytes: u64) -> Self {
+        let mut options = Self {
+            segment_bytes,
+            ..Self::default()
+        };
+        options.group_bytes_max = options.segment_record_bytes().min(GROUP_BYTES_MAX);
+        options
+    }
+
     /// Bytes of records that surely fit into an empty segment.
     pub fn segment_record_bytes(&self) -> u64 {
         let front = format::BIRTH_BYTES + format::header_bytes_max(self.context_bytes_max);

@@ -30,9 +30,8 @@ pub struct Storage {
 /// The log as the configuration wants it.
 pub fn log_options(config: &Config) -> LogOptions {
     LogOptions {
-        segment_bytes: config.log.segment_bytes,
         tail_bytes_max: config.log.recent_bytes as usize,
-        ..LogOptions::default()
+        ..LogOptions::with_segments_of(config.log.segment_bytes)
     }
 }
 
