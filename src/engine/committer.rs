@@ -37,7 +37,7 @@ impl Committer {
     /// Goes on from what recovery found, which is synced.
     pub fn new(engine: Arc<Engine>, log: LogWriter, frontier: Frontier, sums: RangeSums) -> Self {
         let position = log.end();
-        engine.queue.set_room(log.room().bytes());
+        engine.queue.set_room(log.room());
         let committer = Self {
             engine,
             log,
@@ -53,11 +53,9 @@ impl Committer {
 
     /// Runs until the queue is closed and empty, or the log fails. Returns whether it failed.
     pub async fn run(mut self) -> Result<(), AppendError> {
-        let room = self.log.room();
         while let Some((batch, last, admitted)) = self.engine.queue.take().await {
             let sections = batch.sections().await;
             let outcome = self.commit(&batch, last, sections).await;
-            self.engine.queue.set_room(room.bytes());
             self.engine.queue.settle(admitted);
             if let Err(error) = outcome {
                 tracing::error!(%error, "the log failed; no writes are taken until a restart");
