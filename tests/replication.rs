@@ -18,7 +18,7 @@ use likewise::log::LogReader;
 use likewise::replication::catch_up::{
     SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused, SnapshotServer, SnapshotStream,
 };
-use likewise::replication::links::{Agreement, LinkView};
+use likewise::replication::links::{Agreement, LinkBoard, LinkView};
 use likewise::replication::{
     PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, parts, start,
 };
@@ -160,6 +160,7 @@ impl Seat {
             reader: node.reader.clone(),
             holds: node.holds.clone(),
         };
+        let links: Arc<LinkBoard> = Arc::default();
         let parts = ReplicationParts {
             engine: self.engine.clone(),
             log: node.reader.clone(),
@@ -173,10 +174,13 @@ impl Seat {
                 server: Arc::new(served),
                 receiver: Arc::new(Received(self.node.clone())),
             },
+            links: links.clone(),
+            acks: Arc::default(),
         };
         drop(node);
         Speaking {
             replication: start(parts, options),
+            links,
             node: self.node,
             engine: self.engine,
             endpoint: self.endpoint,
@@ -186,6 +190,7 @@ impl Seat {
 
 struct Speaking {
     replication: RunningReplication,
+    links: Arc<LinkBoard>,
     node: Arc<Mutex<Node>>,
     engine: Arc<Engine>,
     endpoint: PeerEndpoint,
@@ -197,7 +202,7 @@ impl Speaking {
     }
 
     fn links(&self) -> Vec<LinkView> {
-        self.replication.links.all()
+        self.links.all()
     }
 
     fn connected(&self) -> usize {

@@ -39,10 +39,7 @@ use crate::node::storage::Storage;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
-use crate::replication::{
-    self, PeerAnswer, PeerAnswers, PeerEndpoint, ReplicationOptions, ReplicationParts,
-    RunningReplication,
-};
+use crate::replication::{self, PeerAnswer, PeerAnswers, ReplicationParts, RunningReplication};
 use crate::seams::files::LockGuard;
 use crate::seams::{Listener, Transport, WorkerHandle, Workers};
 
@@ -278,7 +275,10 @@ impl Keeping {
             links: self.links.clone(),
             acks: self.acks.clone(),
         };
-        replication::start(parts, replication_options(config))
+        replication::start(
+            parts,
+            config.replication.options(&config.peers.static_peers),
+        )
     }
 }
 
@@ -306,26 +306,6 @@ async fn become_ready(
         }
     };
     stop.run_until_cancelled(waiting).await;
-}
-
-fn replication_options(config: &Config) -> ReplicationOptions {
-    let peers = config.peers.static_peers.iter().map(|peer| PeerEndpoint {
-        region: peer.region.clone(),
-        host: peer.address.host().to_owned(),
-        port: peer.address.port(),
-    });
-    let replication = &config.replication;
-    ReplicationOptions {
-        peers: peers.collect(),
-        relay_after_ms: replication.relay_after_ms,
-        backoff_min_ms: replication.backoff_min_ms,
-        backoff_max_ms: replication.backoff_max_ms,
-        heartbeat_ms: replication.heartbeat_ms,
-        silence_ms: replication.silence_ms,
-        dial_timeout_ms: replication.dial_timeout_ms,
-        window_bytes: replication.window_bytes as usize,
-        block_bytes: replication.block_bytes as usize,
-    }
 }
 
 fn api_limits(config: &Config) -> ApiLimits {
