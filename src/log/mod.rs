@@ -33,6 +33,7 @@ pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, framed_bytes};
 pub use reader::{LogChunk, LogReader, SegmentInfo};
 pub use recovery::{LogReport, OpenedLog, TornTail, open};
 pub use space::{LogEnded, Room, SparePreparer};
+pub use survey::check_owner;
 pub use trimmer::LogTrimmer;
 pub use writer::{Appended, LogWriter};
 

@@ -12,7 +12,7 @@ use crate::adapters::system::{OsRandomness, SystemClock};
 use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
-use crate::log::LogOptions;
+use crate::log::{self, LogIdentity, LogOptions};
 use crate::seams::Clock;
 use crate::seams::files::{Files, LockGuard};
 
@@ -43,6 +43,12 @@ pub async fn open(config: &Config, options: EngineOptions) -> anyhow::Result<Sto
         .with_context(|| format!("cannot use the data folder {}", folder.display()))?;
     let files: Arc<dyn Files> = Arc::new(files);
     let lock = lock(files.as_ref(), folder).await?;
+    // Before the store: opening it writes to it, and a foreign one must not even be set aside.
+    let identity = LogIdentity {
+        cluster: options.cluster.clone(),
+        region: options.region.clone(),
+    };
+    log::check_owner(files.as_ref(), &log_options(config), &identity).await?;
     match try_open(config, options.clone(), files.clone()).await {
         Ok((seams, recovered)) => Ok(Storage {
             seams,

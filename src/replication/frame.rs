@@ -6,6 +6,7 @@ use bytes::Bytes;
 
 use crate::crdt::fingerprint::Fingerprint;
 use crate::ids::Replica;
+use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 /// Entries of a version vector: each replica once, numbers from 1.
 pub type Entries = Vec<(Replica, u64)>;
@@ -78,7 +79,10 @@ pub enum CloseReason {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum BadFrame {
     /// No protocol version in common.
-    #[error("the peer speaks protocol {min} to {max}")]
+    #[error(
+        "the peer speaks protocol versions {min} to {max}, this node {PROTOCOL_MIN} to {PROTOCOL_MAX}; \
+         upgrade the older of the two"
+    )]
     Version { min: u32, max: u32 },
     #[error("{what} {why}")]
     Invalid {

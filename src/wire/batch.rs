@@ -3,12 +3,14 @@
 //! A batch whose columns do not fit together says nothing reliable about any item and is refused whole.
 //! A bad id or delta concerns its own items alone.
 
+use std::fmt::Write as _;
+
 use crate::codec::text::NamedSeq;
 use crate::engine::command::{Command, Write};
 use crate::ids::{ClusterId, CounterName, IdError, PostId, UserId};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::wire::field::{self, FieldError};
-use crate::wire::v1::{IntegerColumn, Operation, StringColumn, WriteBatch, write_batch};
+use crate::wire::v1::{Operation, StringColumn, WriteBatch, write_batch};
 
 /// A batch whose columns fit together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -233,8 +235,16 @@ impl<'a> Indexes<'a> {
 /// The users of likes and unlikes, taken one after the other.
 enum Users<'a> {
     None,
-    Strings { text: &'a str, lengths: &'a [u32] },
-    Integers(&'a IntegerColumn),
+    Strings {
+        text: &'a str,
+        lengths: &'a [u32],
+    },
+    Integers {
+        /// The prefix, and behind it the number of the last user.
+        text: String,
+        prefix_bytes: usize,
+        values: &'a [u64],
+    },
 }
 
 impl<'a> Users<'a> {
@@ -242,7 +252,11 @@ impl<'a> Users<'a> {
         match &batch.users {
             None => Ok(Self::None),
             Some(write_batch::Users::UserStrings(column)) => strings(column),
-            Some(write_batch::Users::UserIntegers(column)) => Ok(Self::Integers(column)),
+            Some(write_batch::Users::UserIntegers(column)) => Ok(Self::Integers {
+                text: column.prefix.clone(),
+                prefix_bytes: column.prefix.len(),
+                values: &column.values,
+            }),
         }
     }
 
@@ -255,8 +269,14 @@ impl<'a> Users<'a> {
                 UserId::new(user)
                     .map_err(|error| FieldError::invalid(format!("user_strings[{at}]"), error))
             }
-            Self::Integers(column) => {
-                UserId::new(&format!("{}{}", column.prefix, column.values[at]))
+            Self::Integers {
+                text,
+                prefix_bytes,
+                values,
+            } => {
+                text.truncate(*prefix_bytes);
+                write!(text, "{}", values[at]).expect("a String takes any text");
+                UserId::new(text)
                     .map_err(|error| FieldError::invalid(format!("user_integers[{at}]"), error))
             }
         }

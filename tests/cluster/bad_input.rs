@@ -33,7 +33,15 @@ async fn written(setup: &Setup) {
 }
 
 async fn is_refused(setup: &Setup, words: &[&str]) {
-    let before = setup.folder.exists().then(|| contents(&setup.folder));
+    is_refused_and_keeps(setup, words, contents).await;
+}
+
+async fn is_refused_and_keeps(
+    setup: &Setup,
+    words: &[&str],
+    kept: fn(&Path) -> Vec<(PathBuf, Vec<u8>)>,
+) {
+    let before = setup.folder.exists().then(|| kept(&setup.folder));
     let refusal = setup.refused().await;
     let code = refusal.code.expect("an exit code");
     assert!(code != 0 && code != 101, "{refusal:?}");
@@ -45,7 +53,7 @@ async fn is_refused(setup: &Setup, words: &[&str]) {
         );
     }
     if let Some(before) = before {
-        let after = contents(&setup.folder);
+        let after = kept(&setup.folder);
         let changed = before
             .iter()
             .zip(&after)
@@ -56,6 +64,14 @@ async fn is_refused(setup: &Setup, words: &[&str]) {
             "changed: {changed:?}"
         );
     }
+}
+
+/// sled writes to its files whenever it is opened, which it must be before it is known from where the
+/// log is needed.
+fn without_store(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+    let mut all = contents(folder);
+    all.retain(|(path, _)| !path.starts_with(folder.join("sled")));
+    all
 }
 
 fn first_segment(setup: &Setup) -> PathBuf {
@@ -141,7 +157,12 @@ async fn flipped_bytes_in_the_middle_of_the_log_are_refused_with_their_place() {
             .expect("a name")
             .to_string_lossy()
             .into_owned();
-        is_refused(&setup, &[&name, "is damaged at byte", "backup"]).await;
+        is_refused_and_keeps(
+            &setup,
+            &[&name, "is damaged at byte", "backup"],
+            without_store,
+        )
+        .await;
         patch(&segment, |content| {
             content[middle..][..bytes]
                 .iter_mut()
