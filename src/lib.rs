@@ -29,6 +29,8 @@ pub mod config;
 
 pub mod client;
 
+pub mod logging;
+
 pub mod node;
 
 pub mod display;
@@ -36,3 +38,8 @@ pub mod display;
 pub mod demo;
 
 pub mod cli;
+
+/// The examples of the README, compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -84,6 +84,17 @@ impl MemoryDevice {
         self.power.begin_boot();
     }
 
+    /// Another device with the same rows, all durable, on this supply: a copied folder.
+    pub fn copy(&self, power: Power) -> Self {
+        let copy = Self::new(power);
+        {
+            let (state, mut other) = (self.state.lock(), copy.state.lock());
+            other.live = state.live.clone();
+            other.durable = state.live.clone();
+        }
+        copy
+    }
+
     /// Changes a row behind the store's back, as a decaying disk does.
     pub fn tamper(&self, key: &[u8], value: Option<Bytes>) {
         let mut state = self.state.lock();

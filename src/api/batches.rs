@@ -48,7 +48,9 @@ impl Api {
             refused,
             items,
             include_like_ids,
-        } = batch::check(batch)?;
+            seen,
+        } = batch::check(self.engine.cluster(), batch)?;
+        self.check_seen("batch.token", &seen)?;
         let mut result = WriteResult {
             outcomes: vec![v1::Outcome::Refused as i32; items],
             ..WriteResult::default()
@@ -63,12 +65,16 @@ impl Api {
         let _work = self.enter()?;
         let write = Arc::new(write);
         let written = self.write(write.clone(), applied).await?;
-        self.fill_in(&mut result, &write, &places, written);
+        self.fill_in(&mut result, &write, &places, &written);
+        result.token = match seen.is_empty() {
+            true => written.token.to_string(),
+            false => self.token_now(&seen),
+        };
         Ok(result)
     }
 
     /// What became of the good items.
-    fn fill_in(&self, result: &mut WriteResult, write: &Write, places: &[u32], written: Written) {
+    fn fill_in(&self, result: &mut WriteResult, write: &Write, places: &[u32], written: &Written) {
         let replicas = self.engine.replicas().all();
         let namer = Namer::new(self.engine.cluster(), &replicas);
         let items = places.iter().zip(&write.commands).zip(&written.done);
@@ -83,7 +89,6 @@ impl Api {
             }
         }
         result.errors.sort_by_key(|error| error.index);
-        result.token = written.token.to_string();
     }
 }
 

@@ -9,8 +9,8 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::task::{Context, Poll, Waker};
 
 use parking_lot::Mutex;
@@ -20,6 +20,7 @@ use crate::crdt::dot::ReplicaIndex;
 use crate::engine::published::Published;
 use crate::engine::section::Section;
 use crate::limits::COMMIT_BYTES_MAX;
+use crate::log::Room;
 
 /// The order of slots. What was read from memory may leave the node once the log is synced through the
 /// last ticket that was drawn when the reading was done.
@@ -163,8 +164,8 @@ pub struct CommitQueue {
     space: Notify,
     /// Bytes that are admitted and not yet written.
     admitted: AtomicU64,
-    /// Room in the log as last seen by the writer.
-    room: AtomicU64,
+    /// Room in the log, once there is one.
+    room: OnceLock<Room>,
 }
 
 /// What a slot is wanted for.
@@ -194,7 +195,7 @@ impl CommitQueue {
             work: Notify::new(),
             space: Notify::new(),
             admitted: AtomicU64::new(0),
-            room: AtomicU64::new(0),
+            room: OnceLock::new(),
         }
     }
 
@@ -208,7 +209,7 @@ impl CommitQueue {
             return Err(Refused::BatchFull);
         }
         let admitted = self.admitted.load(Ordering::Acquire) + demand.bytes as u64;
-        if demand.bytes > 0 && admitted > self.room.load(Ordering::Acquire) {
+        if demand.bytes > 0 && admitted > self.room.get().map_or(0, Room::bytes) {
             return Err(Refused::DiskFull);
         }
         self.admitted
@@ -281,8 +282,9 @@ impl CommitQueue {
         self.state.lock().closed
     }
 
-    pub(super) fn set_room(&self, room: u64) {
-        self.room.store(room, Ordering::Release);
+    /// Asked at each reservation: room may come free without a commit.
+    pub(super) fn set_room(&self, room: Room) {
+        assert!(self.room.set(room).is_ok(), "a queue has one log");
     }
 
     pub(super) fn settle(&self, bytes: u64) {

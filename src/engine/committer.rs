@@ -16,10 +16,10 @@ use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
 use crate::engine::Engine;
 use crate::engine::commit::{Batch, OutcomeUnknown, Refused, Ticket};
-use crate::engine::post::{Post, PostNumber};
+use crate::engine::post::PostNumber;
 use crate::engine::published::Published;
 use crate::engine::record::{COMMIT_RECORD, CommitRecord, encode};
-use crate::engine::section::{LocalAction, LocalEvent, Section};
+use crate::engine::section::Section;
 use crate::ids::CounterName;
 use crate::limits::BLOCK_EVENTS_MAX;
 use crate::log::{AppendError, LogWriter, Position, RecordKind};
@@ -37,7 +37,7 @@ impl Committer {
     /// Goes on from what recovery found, which is synced.
     pub fn new(engine: Arc<Engine>, log: LogWriter, frontier: Frontier, sums: RangeSums) -> Self {
         let position = log.end();
-        engine.queue.set_room(log.room().bytes());
+        engine.queue.set_room(log.room());
         let committer = Self {
             engine,
             log,
@@ -53,11 +53,9 @@ impl Committer {
 
     /// Runs until the queue is closed and empty, or the log fails. Returns whether it failed.
     pub async fn run(mut self) -> Result<(), AppendError> {
-        let room = self.log.room();
         while let Some((batch, last, admitted)) = self.engine.queue.take().await {
             let sections = batch.sections().await;
             let outcome = self.commit(&batch, last, sections).await;
-            self.engine.queue.set_room(room.bytes());
             self.engine.queue.settle(admitted);
             if let Err(error) = outcome {
                 tracing::error!(%error, "the log failed; no writes are taken until a restart");
@@ -82,10 +80,10 @@ impl Committer {
         &mut self,
         batch: &Batch,
         last: Ticket,
-        sections: Vec<Section>,
+        mut sections: Vec<Section>,
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
-        let runs = own_runs(&sections);
+        let runs = own_runs(&mut sections);
         let mut record = CommitRecord::default();
         for section in &sections {
             record
@@ -95,7 +93,7 @@ impl Committer {
         }
         record
             .blocks
-            .extend(runs.iter().flat_map(|run| run.blocks(&replicas)));
+            .extend(runs.iter().flat_map(|run| run.encoded(&replicas)));
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -111,7 +109,7 @@ impl Committer {
         Ok(())
     }
 
-    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun<'_>]) {
+    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun]) {
         for section in sections {
             if let Some(remote) = &section.remote {
                 let last_seq = remote.head.last_seq();
@@ -125,7 +123,7 @@ impl Committer {
             }
         }
         for run in runs {
-            self.advance(run.first.replica, run.predecessors, run.last_seq());
+            self.advance(run.first.replica, run.predecessors.as_ref(), run.last_seq());
         }
         let published = self.published(last);
         let token = || published.token(&self.engine.options.cluster);
@@ -155,132 +153,155 @@ impl Committer {
 }
 
 /// Events of one of this node's replicas, numbered on from `first`.
-struct OwnRun<'a> {
+struct OwnRun {
     first: Dot,
-    predecessors: Option<&'a ShortForm>,
-    events: Vec<&'a LocalEvent>,
+    predecessors: Option<ShortForm>,
+    /// Full ones, but for the last.
+    blocks: Vec<Gathering>,
 }
 
-impl OwnRun<'_> {
-    fn last_seq(&self) -> u64 {
-        self.first.seq + self.events.len() as u64 - 1
+impl OwnRun {
+    fn new(first: Dot, predecessors: Option<ShortForm>) -> Self {
+        let begin = predecessors.clone().filter(|_| first.seq == 1);
+        Self {
+            first,
+            predecessors,
+            blocks: vec![Gathering::new(first, begin)],
+        }
     }
 
-    fn blocks(&self, replicas: &Replicas) -> Vec<Bytes> {
-        let numbered = (self.first.seq..).step_by(BLOCK_EVENTS_MAX);
-        let chunks = self.events.chunks(BLOCK_EVENTS_MAX).zip(numbered);
-        chunks
-            .map(|(events, first_seq)| {
-                let predecessors = self.predecessors.filter(|_| first_seq == 1).cloned();
-                let block = block_of(events, (self.first.replica, first_seq), predecessors);
-                Bytes::from(block::encode(&block, replicas))
-            })
-            .collect()
+    fn next_seq(&self) -> u64 {
+        let newest = &self.newest().block;
+        newest.first_seq + newest.events.len() as u64
+    }
+
+    fn last_seq(&self) -> u64 {
+        self.next_seq() - 1
+    }
+
+    fn newest(&self) -> &Gathering {
+        self.blocks.last().expect("begun with a block")
+    }
+
+    /// Takes over the events of a section, which follow on those that are here.
+    fn take(&mut self, section: &mut Section) {
+        let mut events = std::mem::take(&mut section.local).into_iter();
+        while events.len() > 0 {
+            if self.newest().room() == 0 {
+                let seq = self.next_seq();
+                let replica = self.first.replica;
+                self.blocks.push(Gathering::new(Dot { seq, replica }, None));
+            }
+            let newest = self.blocks.last_mut().expect("begun with a block");
+            newest.fill(&mut events, section);
+        }
+    }
+
+    fn encoded(&self, replicas: &Replicas) -> impl Iterator<Item = Bytes> {
+        let blocks = self.blocks.iter();
+        blocks.map(|gathering| Bytes::from(block::encode(&gathering.block, replicas)))
     }
 }
 
 /// The node's own events of a batch: one run, or two where it went on under a fresh replica.
-fn own_runs(sections: &[Section]) -> Vec<OwnRun<'_>> {
-    let mut runs: Vec<OwnRun<'_>> = Vec::new();
-    for section in sections.iter().filter(|section| !section.local.is_empty()) {
+fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
+    let mut runs: Vec<OwnRun> = Vec::new();
+    for section in sections.iter_mut() {
+        if section.local.is_empty() {
+            continue;
+        }
         let first = section.first.expect("local events have numbers");
         match runs.last_mut() {
             Some(run) if run.first.replica == first.replica => {
                 assert_eq!(
-                    run.last_seq() + 1,
+                    run.next_seq(),
                     first.seq,
                     "numbers stand in the log without gaps"
                 );
-                run.events.extend(&section.local);
+                run.take(section);
             }
-            _ => runs.push(OwnRun {
-                first,
-                predecessors: section.predecessors.as_ref(),
-                events: section.local.iter().collect(),
-            }),
+            _ => {
+                let mut run = OwnRun::new(first, section.predecessors.take());
+                run.take(section);
+                runs.push(run);
+            }
         }
     }
     runs
 }
 
-/// Gathers events into a block with its dictionaries.
-fn block_of(
-    events: &[&LocalEvent],
-    (replica, first_seq): (ReplicaIndex, u64),
-    predecessors: Option<ShortForm>,
-) -> Block {
-    let mut posts = Dictionary::default();
-    let mut counters: Vec<CounterName> = Vec::new();
-    let mut counter_place = |name: &CounterName| {
-        let known = counters.iter().position(|other| other == name);
-        let place = known.unwrap_or_else(|| {
-            counters.push(name.clone());
-            counters.len() - 1
-        });
-        place as u32
-    };
-    let mut out = Vec::with_capacity(events.len());
-    for event in events {
-        let action = match &event.action {
-            LocalAction::Empty => Action::Empty,
-            LocalAction::Like {
-                post,
-                user,
-                increments,
-                replaced,
-            } => Action::Like {
-                post: posts.place(post),
-                user: user.clone(),
-                increments: *increments,
-                replaced: replaced.clone(),
-            },
-            LocalAction::Unlike {
-                post,
-                user,
-                removed,
-            } => Action::Unlike {
-                post: posts.place(post),
-                user: user.clone(),
-                removed: removed.clone(),
-            },
-            LocalAction::Add {
-                post,
-                counter,
-                increments,
-                decrements,
-            } => Action::Add {
-                post: posts.place(post),
-                counter: counter_place(counter),
-                increments: *increments,
-                decrements: *decrements,
-            },
+/// A block that is being gathered, and where its dictionaries have what.
+struct Gathering {
+    block: Block,
+    posts: HashMap<PostNumber, u32>,
+    counters: HashMap<CounterName, u32>,
+}
+
+impl Gathering {
+    fn new(first: Dot, predecessors: Option<ShortForm>) -> Self {
+        let block = Block {
+            replica: first.replica,
+            first_seq: first.seq,
+            predecessors,
+            posts: Vec::new(),
+            counters: Vec::new(),
+            events: Vec::new(),
         };
-        let time_ms = event.time_ms;
-        out.push(Event { time_ms, action });
-    }
-    Block {
-        replica,
-        first_seq,
-        predecessors,
-        posts: posts.ids,
-        counters,
-        events: out,
-    }
-}
-
-#[derive(Default)]
-struct Dictionary {
-    ids: Vec<crate::ids::PostId>,
-    places: HashMap<PostNumber, u32>,
-}
-
-impl Dictionary {
-    fn place(&mut self, post: &Post) -> u32 {
-        let next = self.ids.len() as u32;
-        let place = *self.places.entry(post.number).or_insert(next);
-        if place == next {
-            self.ids.push(post.id.clone());
+        Self {
+            block,
+            posts: HashMap::new(),
+            counters: HashMap::new(),
         }
+    }
+
+    fn room(&self) -> usize {
+        BLOCK_EVENTS_MAX - self.block.events.len()
+    }
+
+    /// Takes events while there is room; places in the section's lists become those in the block's.
+    fn fill(&mut self, events: &mut std::vec::IntoIter<Event>, section: &Section) {
+        let count = events.len().min(self.room());
+        self.block.events.reserve(count);
+        // Events of one post stand together: most have the place of the one before.
+        let mut before = None;
+        for mut event in events.take(count) {
+            match &mut event.action {
+                Action::Empty => {}
+                Action::Like { post, .. } | Action::Unlike { post, .. } => {
+                    *post = self.post_place(*post, &mut before, section);
+                }
+                Action::Add { post, counter, .. } => {
+                    *post = self.post_place(*post, &mut before, section);
+                    *counter = self.counter_place(&section.counters[*counter as usize]);
+                }
+            }
+            self.block.events.push(event);
+        }
+    }
+
+    fn post_place(&mut self, at: u32, before: &mut Option<(u32, u32)>, section: &Section) -> u32 {
+        if let Some((known, place)) = *before
+            && known == at
+        {
+            return place;
+        }
+        let post = &section.posts[at as usize];
+        let next = self.block.posts.len() as u32;
+        let place = *self.posts.entry(post.number).or_insert(next);
+        if place == next {
+            self.block.posts.push(post.id.clone());
+        }
+        *before = Some((at, place));
+        place
+    }
+
+    fn counter_place(&mut self, name: &CounterName) -> u32 {
+        if let Some(place) = self.counters.get(name) {
+            return *place;
+        }
+        let place = self.block.counters.len() as u32;
+        self.counters.insert(name.clone(), place);
+        self.block.counters.push(name.clone());
         place
     }
 }

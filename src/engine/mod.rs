@@ -25,6 +25,7 @@ pub mod remote;
 pub mod replicas;
 pub mod requests;
 pub mod rows;
+pub mod scrub;
 pub mod section;
 pub mod shard;
 pub mod snapshot;

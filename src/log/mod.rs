@@ -6,7 +6,7 @@
 //!
 //! Opening replays what is there ([`open`]): a torn tail is cut off, for nobody was told of it;
 //! damage before the end is refused, for somebody was. The layout of the bytes, and the argument why
-//! the two can be told apart, stand in `docs/log-format.md`. The log knows nothing of what its
+//! the two can be told apart, stand in `docs/protocol.md`. The log knows nothing of what its
 //! records mean.
 
 mod error;

@@ -8,7 +8,6 @@ use std::sync::Arc;
 use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
-use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::LogHolds;
 use crate::engine::snapshot::{Snapshot, SnapshotError, SnapshotOptions};
 use crate::engine::stage::StageWriter;
@@ -18,7 +17,7 @@ use crate::limits::SNAPSHOTS_SERVED_MAX;
 use crate::log::LogReader;
 use crate::node::checkpoints::Checkpoints;
 use crate::replication::catch_up::{
-    LogFloor, SnapshotFault, SnapshotReceiver, SnapshotRefused, SnapshotServer, SnapshotStream,
+    SnapshotFault, SnapshotReceiver, SnapshotRefused, SnapshotServer, SnapshotStream,
 };
 use crate::replication::parts;
 use crate::seams::Files;
@@ -160,14 +159,5 @@ impl SnapshotReceiver for Receiver {
             let merged = merged.map_err(|error| SnapshotFault(error.to_string()))?;
             merged.map_err(|error| SnapshotFault(error.to_string()))
         })
-    }
-}
-
-/// From where the engine's log is whole.
-pub struct Floor(pub Arc<Engine>);
-
-impl LogFloor for Floor {
-    fn floor(&self) -> VersionVector {
-        self.0.log_floor()
     }
 }

@@ -8,15 +8,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
 use crate::engine::checkpoint::{CheckpointError, Checkpointer};
-use crate::engine::merge::{MergeError, Parts, Stage, merge_stage};
-use crate::engine::snapshot::Part;
-use crate::engine::stage::{self, StageReader};
+use crate::engine::merge::{MergeError, merge_stage};
+use crate::engine::stage;
 use crate::engine::{Engine, Settlement};
 use crate::log::LogReader;
 use crate::node::gauges::Warnings;
-use crate::replication::parts;
+use crate::replication::staged::StagedSnapshot;
 use crate::seams::Files;
-use crate::wire::replication::SnapshotResponse;
 
 /// How often the bytes of log are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
@@ -176,38 +174,5 @@ impl CheckpointWorker {
             files: self.files.clone(),
         };
         merge_stage(&self.engine, &mut self.checkpointer, &stage).await
-    }
-}
-
-/// The snapshot in the stage's folder.
-struct StagedSnapshot {
-    engine: Arc<Engine>,
-    files: Arc<dyn Files>,
-}
-
-impl Stage for StagedSnapshot {
-    type Parts = StagedParts;
-
-    async fn open(&self) -> Result<StagedParts, MergeError> {
-        let reader = stage::open(self.files.as_ref()).await?;
-        let engine = self.engine.clone();
-        Ok(StagedParts { engine, reader })
-    }
-}
-
-/// The parts of the staged snapshot.
-struct StagedParts {
-    engine: Arc<Engine>,
-    reader: StageReader,
-}
-
-impl Parts for StagedParts {
-    async fn next(&mut self) -> Result<Option<Part>, MergeError> {
-        let Some(frame) = self.reader.next().await? else {
-            return Ok(None);
-        };
-        let form = |_| MergeError::Form("a frame is no message");
-        let message: SnapshotResponse = prost::Message::decode(frame).map_err(form)?;
-        Ok(Some(parts::read(message, &mut self.engine.replicas())?))
     }
 }

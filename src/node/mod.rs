@@ -27,21 +27,19 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use crate::engine::commit::Refused;
 use crate::engine::committer::Committer;
-use crate::engine::recovery::{Recovered, RecoveryReport};
+use crate::engine::recovery::{EngineSeams, Recovered, RecoveryReport};
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::{Engine, EngineOptions, Serving, Settlement};
 use crate::ids::Region;
-use crate::log::AppendError;
+use crate::log::{AppendError, LogReader};
+use crate::logging;
 use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
 use crate::node::gauges::{NodeGauges, Warnings};
 use crate::node::storage::Storage;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
-use crate::replication::{
-    self, PeerAnswer, PeerAnswers, PeerEndpoint, ReplicationOptions, ReplicationParts,
-    RunningReplication,
-};
+use crate::replication::{self, PeerAnswer, PeerAnswers, ReplicationParts, RunningReplication};
 use crate::seams::files::LockGuard;
 use crate::seams::{Listener, Transport, WorkerHandle, Workers};
 
@@ -63,6 +61,7 @@ pub struct RunningNode {
     replication: RunningReplication,
     stop_clients: CancellationToken,
     clients: tokio::task::JoinHandle<Result<(), ServeError>>,
+    health: Health,
     workers: Vec<WorkerHandle>,
     /// Tells when the log failed.
     log_failed: oneshot::Receiver<AppendError>,
@@ -111,138 +110,176 @@ pub async fn start(
         recovered,
         lock,
     } = storage;
-    let Recovered {
-        engine,
-        committer,
-        reader,
-        trimmer,
-        preparer,
-        report,
-    } = recovered;
-    say_recovered(&report, &engine);
-    let Network {
-        clients,
-        peers,
-        transport,
-    } = network;
-    let client_address = clients.local_addr().context("the clients' listener")?;
+    let report = recovered.report.clone();
+    let engine = recovered.engine.clone();
+    logging::name_node(&engine.own());
+    say_recovered(&report);
     if report.is_new && !config.peers.static_peers.is_empty() {
         engine.set_serving(Serving::Rebuilding);
     }
-    let (committing, log_failed) = watch_log(committer);
-    let mut handles = vec![
-        workers.spawn("log-writer", Box::pin(committing)),
-        workers.spawn("log-spare", Box::pin(preparer.run())),
-    ];
-    let holds = Arc::new(LogHolds::default());
-    let warnings = Arc::new(Warnings::default());
-    let parts = (reader.clone(), trimmer);
-    let acks = Arc::new(AckTable::default());
-    let retention: Arc<dyn Retention> = Arc::new(KeepForPeers {
-        acks: acks.clone(),
-        regions: config
-            .peers
-            .static_peers
-            .iter()
-            .map(|peer| peer.region.clone())
-            .collect(),
-        retain_bytes: config.log.retain_bytes,
-    });
-    let checkpointer = Checkpointer::new(
-        engine.clone(),
-        seams.store.clone(),
-        parts,
-        holds.clone(),
-        retention,
-    );
-    let (checkpoints, checkpointing) = CheckpointWorker {
-        engine: engine.clone(),
-        checkpointer,
-        files: seams.files.clone(),
-        log: reader.clone(),
-        warnings: warnings.clone(),
-        pace: Pace {
-            interval: Duration::from_millis(config.checkpoint.interval_ms),
-            log_bytes: config.checkpoint.log_bytes,
-        },
-    }
-    .start();
-    handles.push(workers.spawn("checkpointer", Box::pin(checkpointing)));
-    let gauges = NodeGauges {
-        log: reader.clone(),
-        warnings,
-        retain_bytes: config.log.retain_bytes,
-    };
-    let links = Arc::new(LinkBoard::default());
-    let replication_options = replication_options(config);
-    // Before clients are served: a status without its links would look like a node that needs none.
-    for peer in &replication_options.peers {
-        links.note_down(&peer.region, &peer.to_string(), "not dialled yet");
-    }
+    let (keeping, log_failed) = Keeping::start(config, recovered, &seams, workers.as_ref());
     let stop_clients = CancellationToken::new();
-    let api = Api::new(
-        engine.clone(),
-        links.clone(),
-        Arc::new(gauges),
-        api_limits(config),
-        stop_clients.clone(),
-    );
-    let connections = ConnectionLimits {
-        connections_max: config.client.connections_max,
-        streams_per_connection_max: config.client.streams_per_connection_max,
-    };
+    let client_address = network
+        .clients
+        .local_addr()
+        .context("the clients' listener")?;
     let health = Health::new().await;
-    let clients = tokio::spawn(serve_clients(clients, api, health, connections));
+    let stop = stop_clients.clone();
+    let clients = keeping.serve_clients(config, network.clients, health.clone(), stop);
     if engine.settlement() == Settlement::Merging {
-        let merged = checkpoints
+        let merged = keeping
+            .checkpoints
             .merge()
             .await
             .context("merging the staged snapshot")?;
         merged.context("merging the staged snapshot")?;
     }
-    let server = catch_up::Server::new(
-        engine.clone(),
-        reader.clone(),
-        holds,
-        SnapshotOptions {
-            chunk_bytes: config.replication.snapshot_chunk_bytes as usize,
-            log_bytes_max: config.replication.snapshot_log_bytes_max,
-        },
-    );
-    let receiver = catch_up::Receiver {
-        engine: engine.clone(),
-        files: seams.files.clone(),
-        checkpoints: checkpoints.clone(),
-    };
-    let parts = ReplicationParts {
-        engine: engine.clone(),
-        log: reader,
-        transport,
-        listener: peers,
-        randomness: seams.randomness.clone(),
-        snapshots: SnapshotParts {
-            server: Arc::new(server),
-            receiver: Arc::new(receiver),
-            floor: Arc::new(catch_up::Floor(engine.clone())),
-        },
-        links,
-        acks,
-    };
-    let replication = replication::start(parts, replication_options);
+    let peers = (network.peers, network.transport);
+    let replication = keeping.replicate(config, &seams, peers);
     let answers = replication.answers.clone();
     tokio::spawn(become_ready(engine.clone(), answers, stop_clients.clone()));
     Ok(RunningNode {
         engine,
-        replication,
         report,
         client_address,
-        checkpoints,
+        checkpoints: keeping.checkpoints,
+        replication,
         stop_clients,
         clients,
-        workers: handles,
+        health,
+        workers: keeping.workers,
         log_failed,
         _lock: lock,
     })
+}
+
+/// What keeps the state durable, and what the listeners need of it.
+struct Keeping {
+    engine: Arc<Engine>,
+    log: LogReader,
+    holds: Arc<LogHolds>,
+    acks: Arc<AckTable>,
+    links: Arc<LinkBoard>,
+    warnings: Arc<Warnings>,
+    checkpoints: Checkpoints,
+    workers: Vec<WorkerHandle>,
+}
+
+impl Keeping {
+    /// Starts the workers: log writer, spare segments, checkpointer.
+    fn start(
+        config: &Config,
+        recovered: Recovered,
+        seams: &EngineSeams,
+        workers: &dyn Workers,
+    ) -> (Self, oneshot::Receiver<AppendError>) {
+        let Recovered {
+            engine,
+            committer,
+            reader: log,
+            trimmer,
+            preparer,
+            ..
+        } = recovered;
+        let (holds, acks) = (Arc::new(LogHolds::default()), Arc::new(AckTable::default()));
+        let warnings = Arc::new(Warnings::default());
+        let peers = config.peers.static_peers.iter();
+        let retention = KeepForPeers {
+            acks: acks.clone(),
+            regions: peers.map(|peer| peer.region.clone()).collect(),
+            retain_bytes: config.log.retain_bytes,
+        };
+        let (store, parts) = (seams.store.clone(), (log.clone(), trimmer));
+        let retention = Arc::new(retention);
+        let checkpointer =
+            Checkpointer::new(engine.clone(), store, parts, holds.clone(), retention);
+        let worker = CheckpointWorker {
+            engine: engine.clone(),
+            checkpointer,
+            files: seams.files.clone(),
+            log: log.clone(),
+            warnings: warnings.clone(),
+            pace: Pace {
+                interval: Duration::from_millis(config.checkpoint.interval_ms),
+                log_bytes: config.checkpoint.log_bytes,
+            },
+        };
+        let (checkpoints, checkpointing) = worker.start();
+        let (committing, log_failed) = watch_log(committer);
+        let keeping = Self {
+            engine,
+            log,
+            holds,
+            acks,
+            links: Arc::new(links_to_dial(config)),
+            warnings,
+            checkpoints,
+            workers: vec![
+                workers.spawn("log-writer", Box::pin(committing)),
+                workers.spawn("log-spare", Box::pin(preparer.run())),
+                workers.spawn("checkpointer", Box::pin(checkpointing)),
+            ],
+        };
+        (keeping, log_failed)
+    }
+
+    fn serve_clients(
+        &self,
+        config: &Config,
+        listener: TcpListener,
+        health: Health,
+        stop: CancellationToken,
+    ) -> tokio::task::JoinHandle<Result<(), ServeError>> {
+        let gauges = Arc::new(NodeGauges {
+            log: self.log.clone(),
+            warnings: self.warnings.clone(),
+            retain_bytes: config.log.retain_bytes,
+        });
+        let (engine, links) = (self.engine.clone(), self.links.clone());
+        let api = Api::new(engine, links, gauges, api_limits(config), stop);
+        let limits = ConnectionLimits {
+            connections_max: config.client.connections_max,
+            streams_per_connection_max: config.client.streams_per_connection_max,
+        };
+        tokio::spawn(serve_clients(listener, api, health, limits))
+    }
+
+    fn replicate(
+        &self,
+        config: &Config,
+        seams: &EngineSeams,
+        (listener, transport): (Box<dyn Listener>, Arc<dyn Transport>),
+    ) -> RunningReplication {
+        let engine = self.engine.clone();
+        let options = SnapshotOptions {
+            chunk_bytes: config.replication.snapshot_chunk_bytes as usize,
+            log_bytes_max: config.replication.snapshot_log_bytes_max,
+        };
+        let (log, holds) = (self.log.clone(), self.holds.clone());
+        let server = catch_up::Server::new(engine.clone(), log, holds, options);
+        let receiver = catch_up::Receiver {
+            engine: engine.clone(),
+            files: seams.files.clone(),
+            checkpoints: self.checkpoints.clone(),
+        };
+        let parts = ReplicationParts {
+            engine: engine.clone(),
+            log: self.log.clone(),
+            transport,
+            listener,
+            randomness: seams.randomness.clone(),
+            snapshots: SnapshotParts {
+                server: Arc::new(server),
+                receiver: Arc::new(receiver),
+            },
+            links: self.links.clone(),
+            acks: self.acks.clone(),
+        };
+        replication::start(
+            parts,
+            config.replication.options(&config.peers.static_peers),
+        )
+    }
 }
 
 /// An empty folder with peers: reads are refused until a peer has answered, and all that it had then is
@@ -271,24 +308,14 @@ async fn become_ready(
     stop.run_until_cancelled(waiting).await;
 }
 
-fn replication_options(config: &Config) -> ReplicationOptions {
-    let peers = config.peers.static_peers.iter().map(|peer| PeerEndpoint {
-        region: peer.region.clone(),
-        host: peer.address.host().to_owned(),
-        port: peer.address.port(),
-    });
-    let replication = &config.replication;
-    ReplicationOptions {
-        peers: peers.collect(),
-        relay_after_ms: replication.relay_after_ms,
-        backoff_min_ms: replication.backoff_min_ms,
-        backoff_max_ms: replication.backoff_max_ms,
-        heartbeat_ms: replication.heartbeat_ms,
-        silence_ms: replication.silence_ms,
-        dial_timeout_ms: replication.dial_timeout_ms,
-        window_bytes: replication.window_bytes as usize,
-        block_bytes: replication.block_bytes as usize,
+/// The configured links, before the first dial. A status without them would look like a node that needs
+/// none.
+fn links_to_dial(config: &Config) -> LinkBoard {
+    let links = LinkBoard::default();
+    for peer in &config.peers.static_peers {
+        links.note_down(&peer.region, &peer.address.to_string(), "not dialled yet");
     }
+    links
 }
 
 fn api_limits(config: &Config) -> ApiLimits {
@@ -300,11 +327,8 @@ fn api_limits(config: &Config) -> ApiLimits {
     }
 }
 
-fn say_recovered(report: &RecoveryReport, engine: &Engine) {
-    let own = engine.own();
+fn say_recovered(report: &RecoveryReport) {
     tracing::info!(
-        region = %own.region,
-        epoch = %own.epoch,
         posts = report.posts,
         records_replayed = report.log.records,
         is_new = report.is_new,
@@ -345,12 +369,14 @@ fn watch_log(
 }
 
 impl RunningNode {
-    /// Waits until the log fails. The node serves reads and what is durable all the same.
+    /// Waits until the log fails. The node serves reads and what is durable all the same, but balancers
+    /// are told to look elsewhere.
     pub async fn log_failed(&mut self) -> AppendError {
-        match (&mut self.log_failed).await {
-            Ok(error) => error,
-            Err(_) => std::future::pending().await,
-        }
+        let Ok(error) = (&mut self.log_failed).await else {
+            return std::future::pending().await;
+        };
+        self.health.withdraw().await;
+        error
     }
 
     /// Stops in order. Everything acknowledged is durable before; the checkpoint makes the next start short.

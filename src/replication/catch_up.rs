@@ -16,7 +16,6 @@ use tokio::sync::Notify;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::crdt::frontier::ShortForm;
-use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::ids::Replica;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
@@ -72,19 +71,11 @@ pub trait SnapshotReceiver: Send + Sync + 'static {
     ) -> Pin<Box<dyn Future<Output = Result<(), SnapshotFault>> + Send + 'a>>;
 }
 
-/// Makes the log's gaps known.
-pub trait LogFloor: Send + Sync + 'static {
-    /// For each replica the number up to which the log may have gaps, because a snapshot raised the
-    /// frontier over it. Only grows.
-    fn floor(&self) -> VersionVector;
-}
-
 /// What the node brings for snapshots.
 #[derive(Clone)]
 pub struct SnapshotParts {
     pub server: Arc<dyn SnapshotServer>,
     pub receiver: Arc<dyn SnapshotReceiver>,
-    pub floor: Arc<dyn LogFloor>,
 }
 
 /// A peer whose log does not reach.

@@ -405,23 +405,20 @@ impl Driver {
     }
 
     fn survey(&self) -> Input {
-        let segments = self.exchange.log.segments().into_iter();
-        let covered = |context: &Bytes| match context.is_empty() {
-            true => Some(VersionVector::default()),
-            false => self.exchange.engine.read_context(context),
-        };
-        let segments: Option<_> = segments
-            .map(|segment| Some((segment.base, covered(&segment.context)?)))
+        let engine = &self.exchange.engine;
+        let kept = self.exchange.log.segments().into_iter();
+        let segments: Option<_> = kept
+            .map(|segment| Some((segment.base, engine.read_context(&segment.context)?)))
             .collect();
         match segments {
             Some(segments) => Input::Survey(LogSurvey {
                 segments,
-                floor: self.exchange.snapshots.floor.floor(),
+                floor: engine.log_floor(),
             }),
-            None => Input::Stop(
-                CloseReason::Fault,
-                "a log segment's frontier cannot be read".to_owned(),
-            ),
+            None => {
+                let message = "the frontier at the beginning of a log segment cannot be read";
+                Input::Stop(CloseReason::Fault, message.to_owned())
+            }
         }
     }
 

@@ -14,6 +14,7 @@ pub mod parts;
 mod registry;
 mod server;
 pub mod session;
+pub mod staged;
 
 use std::collections::BTreeMap;
 use std::fmt;

@@ -3,11 +3,14 @@
 //! A batch whose columns do not fit together says nothing reliable about any item and is refused whole.
 //! A bad id or delta concerns its own items alone.
 
+use std::fmt::Write as _;
+
+use crate::codec::text::NamedSeq;
 use crate::engine::command::{Command, Write};
-use crate::ids::{CounterName, IdError, PostId, UserId};
+use crate::ids::{ClusterId, CounterName, IdError, PostId, UserId};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::wire::field::{self, FieldError};
-use crate::wire::v1::{IntegerColumn, Operation, StringColumn, WriteBatch, write_batch};
+use crate::wire::v1::{Operation, StringColumn, WriteBatch, write_batch};
 
 /// A batch whose columns fit together.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -21,20 +24,22 @@ pub struct CheckedBatch {
     /// Good and bad items.
     pub items: usize,
     pub include_like_ids: bool,
+    /// What the caller has seen.
+    pub seen: Vec<NamedSeq>,
 }
 
 /// Checks a batch.
 ///
 /// # Errors
 /// When the columns do not fit together or exceed a limit: the whole batch is refused.
-pub fn check(batch: Option<WriteBatch>) -> Result<CheckedBatch, FieldError> {
+pub fn check(cluster: &ClusterId, batch: Option<WriteBatch>) -> Result<CheckedBatch, FieldError> {
     let Some(batch) = batch else {
         return Err(FieldError::invalid("batch", "is missing"));
     };
-    columns(&batch).map_err(|error| error.within("batch"))
+    columns(cluster, &batch).map_err(|error| error.within("batch"))
 }
 
-fn columns(batch: &WriteBatch) -> Result<CheckedBatch, FieldError> {
+fn columns(cluster: &ClusterId, batch: &WriteBatch) -> Result<CheckedBatch, FieldError> {
     field::length("posts", batch.posts.len(), BATCH_ITEMS_MAX)?;
     field::at_most("counters", batch.counters.len(), BATCH_ITEMS_MAX)?;
     let operations = Operations::of(batch)?;
@@ -71,6 +76,7 @@ fn columns(batch: &WriteBatch) -> Result<CheckedBatch, FieldError> {
         refused: Vec::new(),
         items: operations.items,
         include_like_ids: batch.include_like_ids,
+        seen: field::token(cluster, "token", &batch.token)?,
     };
     for at in 0..operations.items {
         match items.command(at, operations.at(at)) {
@@ -229,8 +235,16 @@ impl<'a> Indexes<'a> {
 /// The users of likes and unlikes, taken one after the other.
 enum Users<'a> {
     None,
-    Strings { text: &'a str, lengths: &'a [u32] },
-    Integers(&'a IntegerColumn),
+    Strings {
+        text: &'a str,
+        lengths: &'a [u32],
+    },
+    Integers {
+        /// The prefix, and behind it the number of the last user.
+        text: String,
+        prefix_bytes: usize,
+        values: &'a [u64],
+    },
 }
 
 impl<'a> Users<'a> {
@@ -238,7 +252,11 @@ impl<'a> Users<'a> {
         match &batch.users {
             None => Ok(Self::None),
             Some(write_batch::Users::UserStrings(column)) => strings(column),
-            Some(write_batch::Users::UserIntegers(column)) => Ok(Self::Integers(column)),
+            Some(write_batch::Users::UserIntegers(column)) => Ok(Self::Integers {
+                text: column.prefix.clone(),
+                prefix_bytes: column.prefix.len(),
+                values: &column.values,
+            }),
         }
     }
 
@@ -251,8 +269,14 @@ impl<'a> Users<'a> {
                 UserId::new(user)
                     .map_err(|error| FieldError::invalid(format!("user_strings[{at}]"), error))
             }
-            Self::Integers(column) => {
-                UserId::new(&format!("{}{}", column.prefix, column.values[at]))
+            Self::Integers {
+                text,
+                prefix_bytes,
+                values,
+            } => {
+                text.truncate(*prefix_bytes);
+                write!(text, "{}", values[at]).expect("a String takes any text");
+                UserId::new(text)
                     .map_err(|error| FieldError::invalid(format!("user_integers[{at}]"), error))
             }
         }
@@ -342,6 +366,10 @@ impl Items<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    fn check_it(batch: Option<WriteBatch>) -> Result<CheckedBatch, FieldError> {
+        check(&ClusterId::new("test").expect("valid"), batch)
+    }
     use crate::wire::v1::Reason;
 
     fn texts(users: &[&str]) -> Option<write_batch::Users> {
@@ -368,10 +396,12 @@ mod tests {
             operations: [Operation::Like, Operation::Add, Operation::Unlike]
                 .map(|operation| operation as i32)
                 .to_vec(),
-            users: Some(write_batch::Users::UserIntegers(IntegerColumn {
-                prefix: "u".into(),
-                values: vec![7, 8],
-            })),
+            users: Some(write_batch::Users::UserIntegers(
+                crate::wire::v1::IntegerColumn {
+                    prefix: "u".into(),
+                    values: vec![7, 8],
+                },
+            )),
             counters: vec!["views".into()],
             deltas: vec![-3],
             ..Default::default()
@@ -379,13 +409,13 @@ mod tests {
     }
 
     fn refuses(batch: WriteBatch, field: &str) {
-        let error = check(Some(batch)).expect_err("refused");
+        let error = check_it(Some(batch)).expect_err("refused");
         assert_eq!(error.field, field, "{error}");
     }
 
     #[test]
     fn columns_become_commands() {
-        let checked = check(Some(mixed())).expect("fine");
+        let checked = check_it(Some(mixed())).expect("fine");
         let post = |name| PostId::new(name).expect("valid");
         let user = |name| UserId::new(name).expect("valid");
         let like = Command::Like {
@@ -404,13 +434,13 @@ mod tests {
         };
         assert_eq!(checked.write.commands, vec![like, add, unlike]);
         assert_eq!(checked.places, vec![0, 1, 2]);
-        let one_post = check(Some(likes(&["ann", "пост"]))).expect("fine");
+        let one_post = check_it(Some(likes(&["ann", "пост"]))).expect("fine");
         assert_eq!(one_post.write.commands[1].post(), &post("p"));
     }
 
     #[test]
     fn broken_shapes_are_refused_whole() {
-        assert_eq!(check(None).expect_err("refused").field, "batch");
+        assert_eq!(check_it(None).expect_err("refused").field, "batch");
         let change = |change: fn(&mut WriteBatch), field: &str| {
             let mut batch = mixed();
             change(&mut batch);
@@ -469,12 +499,12 @@ mod tests {
 
     #[test]
     fn more_items_than_the_limit_are_refused_whole() {
-        let error = check(Some(likes(&vec!["u"; BATCH_ITEMS_MAX + 1]))).expect_err("refused");
+        let error = check_it(Some(likes(&vec!["u"; BATCH_ITEMS_MAX + 1]))).expect_err("refused");
         assert_eq!(error.reason, Reason::TooLarge);
         let mut batch = mixed();
         batch.posts = vec!["p".into(); BATCH_ITEMS_MAX + 1];
         assert_eq!(
-            check(Some(batch)).expect_err("refused").reason,
+            check_it(Some(batch)).expect_err("refused").reason,
             Reason::TooLarge
         );
     }
@@ -482,7 +512,7 @@ mod tests {
     #[test]
     fn a_bad_item_fails_alone() {
         let long = "x".repeat(257);
-        let checked = check(Some(likes(&["ann", "", &long, "a\tb", "bob"]))).expect("fits");
+        let checked = check_it(Some(likes(&["ann", "", &long, "a\tb", "bob"]))).expect("fits");
         assert_eq!(checked.places, vec![0, 4]);
         let places: Vec<u32> = checked.refused.iter().map(|(at, _)| *at).collect();
         assert_eq!(places, vec![1, 2, 3]);
@@ -497,7 +527,7 @@ mod tests {
         let mut batch = mixed();
         batch.posts[1] = "\n".into();
         batch.deltas[0] = 0;
-        let checked = check(Some(batch)).expect("fits");
+        let checked = check_it(Some(batch)).expect("fits");
         assert_eq!(checked.write.commands, vec![]);
         let fields: Vec<&str> = checked
             .refused
@@ -515,7 +545,7 @@ mod tests {
         let mut batch = likes(&["ann", "bob"]);
         batch.posts.push(String::new());
         batch.post_indexes = vec![1, 0];
-        let checked = check(Some(batch)).expect("fits");
+        let checked = check_it(Some(batch)).expect("fits");
         let bob = UserId::new("bob").expect("valid");
         assert!(
             matches!(&checked.write.commands[..], [Command::Like { user, .. }] if *user == bob)

@@ -2,6 +2,8 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod oracle;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -58,6 +60,7 @@ pub struct Machine {
     pub device: MemoryDevice,
     pub cutting: Cutting,
     pub absorb: bool,
+    pub log: LogOptions,
     seed: u64,
     starts: AtomicU64,
 }
@@ -92,9 +95,37 @@ impl Machine {
             power,
             cutting: Cutting::Never,
             absorb: false,
+            log: small_log(),
             seed,
             starts: AtomicU64::new(0),
         }
+    }
+
+    /// Another machine with the same files and rows, all durable. Its processes draw the same epochs as
+    /// those of this one would from here on: it is this machine on another course of events.
+    pub fn copy(&self, chance: u64) -> Self {
+        let disk = self.disk.copy(chance);
+        let power = disk.power().clone();
+        Self {
+            region: self.region,
+            device: self.device.copy(power.clone()),
+            disk,
+            power,
+            cutting: self.cutting,
+            absorb: self.absorb,
+            log: self.log.clone(),
+            seed: self.seed,
+            starts: AtomicU64::new(self.starts.load(Ordering::Relaxed)),
+        }
+    }
+
+    /// The power fails, unless it has already, and comes back. What was not synced may be lost.
+    pub fn reboot(&self) {
+        if self.power.is_on() {
+            self.power.cut_now();
+        }
+        self.device.lose_unsynced();
+        self.disk.reboot();
     }
 
     pub async fn start(&self) -> Node {
@@ -128,7 +159,7 @@ impl Machine {
             trimmer,
             preparer,
             report,
-        } = recover(seams, options, small_log()).await?;
+        } = recover(seams, options, self.log.clone()).await?;
         let holds = Arc::new(LogHolds::default());
         let retention = Arc::new(self.cutting);
         let parts = (reader.clone(), trimmer);
@@ -340,11 +371,17 @@ impl Node {
 
     /// The process ends without a word; what the system took is on the disk, synced or not.
     pub async fn kill(self) {
+        let disk = self.disk.clone();
+        self.stop().await;
+        disk.kill();
+    }
+
+    /// The process ends; the power may be off.
+    pub async fn stop(self) {
         for task in self.tasks {
             task.abort();
             let _aborted = task.await;
         }
-        self.disk.kill();
     }
 }
 

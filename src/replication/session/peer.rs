@@ -74,11 +74,9 @@ impl Peer {
     /// Whether the form has the entries of the last one with higher numbers: then it implies the same
     /// besides them, and nobody's lineage need be walked.
     fn goes_on(&self, short: &ShortForm) -> bool {
-        let both = short.iter().zip(&self.short);
+        let mut both = short.iter().zip(&self.short);
         !short.is_empty()
             && short.len() == self.short.len()
-            && both
-                .map(|(new, old)| new.0 == old.0 && new.1 >= old.1)
-                .all(|same| same)
+            && both.all(|(new, old)| new.0 == old.0 && new.1 >= old.1)
     }
 }
