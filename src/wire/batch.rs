@@ -396,10 +396,12 @@ mod tests {
             operations: [Operation::Like, Operation::Add, Operation::Unlike]
                 .map(|operation| operation as i32)
                 .to_vec(),
-            users: Some(write_batch::Users::UserIntegers(IntegerColumn {
-                prefix: "u".into(),
-                values: vec![7, 8],
-            })),
+            users: Some(write_batch::Users::UserIntegers(
+                crate::wire::v1::IntegerColumn {
+                    prefix: "u".into(),
+                    values: vec![7, 8],
+                },
+            )),
             counters: vec!["views".into()],
             deltas: vec![-3],
             ..Default::default()
