@@ -132,7 +132,7 @@ async fn write_for(
     while Instant::now() < end {
         let users = users(&mut rng);
         let since = Instant::now();
-        let checked = batch::check(Some(batch_of("hot", users)))?;
+        let checked = batch::check(engine.cluster(), Some(batch_of("hot", users)))?;
         let written = engine.write(&checked.write).await?;
         latency.record(since.elapsed().as_micros() as u64)?;
         items += written.done.len() as u64;
