@@ -15,7 +15,8 @@ use likewise::adapters::tcp::TcpTransport;
 use likewise::adapters::threads::ThreadWorkers;
 use likewise::client::{Batch, Client, Read};
 use likewise::config::Config;
-use likewise::node::{self, Network, RunningNode, engine_options, storage};
+use likewise::node::storage::{self, Storage};
+use likewise::node::{self, Network, RunningNode, engine_options};
 use tokio::net::TcpListener;
 use tokio::task::JoinSet;
 
@@ -23,6 +24,8 @@ const STARTS: usize = 1_000;
 const TOKEN_CHARS_MAX: usize = 512;
 /// "Within a tenth of a fresh cluster's speed".
 const RATIO_MIN: f64 = 0.9;
+
+const RELEASED_WITHIN: Duration = Duration::from_secs(10);
 
 const ROUNDS: usize = 41;
 const CALLERS: usize = 16;
@@ -100,9 +103,22 @@ async fn start(folder: &Path) -> anyhow::Result<RunningNode> {
         peers: Box::new(TcpListener::bind(loopback).await?),
         transport: Arc::new(TcpTransport::default()),
     };
-    let storage = storage::open(&config, engine_options(&config)).await?;
+    let storage = open(&config).await?;
     let workers = Arc::new(ThreadWorkers::new(tokio::runtime::Handle::current()));
     node::start(&config, storage, workers, network).await
+}
+
+/// sled's own threads hold its folder for a moment after it was closed; between processes that is no matter.
+async fn open(config: &Config) -> anyhow::Result<Storage> {
+    let until = Instant::now() + RELEASED_WITHIN;
+    loop {
+        match storage::open(config, engine_options(config)).await {
+            Err(error) if error.to_string().contains("in use") && Instant::now() < until => {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            outcome => return outcome,
+        }
+    }
 }
 
 fn client(node: &RunningNode) -> anyhow::Result<Client> {
