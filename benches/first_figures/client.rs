@@ -133,7 +133,10 @@ impl Client {
                 user: format!("u{user}"),
                 ..LikeRequest::default()
             };
-            LikeServiceClient::new(channel).like(request).await.map(drop)
+            LikeServiceClient::new(channel)
+                .like(request)
+                .await
+                .map(drop)
         })
         .await
     }
@@ -254,6 +257,11 @@ fn answered(outcome: Option<stream_writes_response::Outcome>) -> anyhow::Result<
         bail!("a batch was refused: {outcome:?}");
     };
     let liked = [Outcome::Liked as i32, Outcome::LikedAgain as i32];
-    ensure!(result.outcomes.iter().all(|outcome| liked.contains(outcome)));
+    ensure!(
+        result
+            .outcomes
+            .iter()
+            .all(|outcome| liked.contains(outcome))
+    );
     Ok(result.outcomes.len() as u64)
 }

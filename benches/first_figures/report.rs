@@ -68,7 +68,14 @@ impl Report {
         writeln!(
             out,
             "{:24} {:>10} {:>21} {:>9} {:>9} {:>9} {:>9} {:>7}",
-            "medians", "rate/s", "lowest..highest", "p50 µs", "p99 µs", "node µs", "client µs", "others"
+            "medians",
+            "rate/s",
+            "lowest..highest",
+            "p50 µs",
+            "p99 µs",
+            "node µs",
+            "client µs",
+            "others"
         )?;
         for (name, rounds) in &self.rows {
             let rates = sorted(rounds, |round| round.rate);
