@@ -436,10 +436,9 @@ impl<'a> Group<'a> {
         let dot = self.next_dot();
         let context = self.context(run.post);
         let dots = Dots::from_buf([dot]);
-        let replaced =
-            shard
-                .likers_mut(run.post)
-                .set(context, user, hash, dots, &mut run.changes);
+        let replaced = shard
+            .likers_mut(run.post)
+            .set(context, user, hash, dots, &mut run.changes);
         self.remember_orphans(run, (user, hash), &replaced);
         let made = run.increments;
         let increments = made.unwrap_or_else(|| figures.increments(dot.replica)) + 1;

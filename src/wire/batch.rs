@@ -231,7 +231,10 @@ impl<'a> Indexes<'a> {
 /// The users of likes and unlikes, taken one after the other.
 enum Users<'a> {
     None,
-    Strings { text: &'a str, lengths: &'a [u32] },
+    Strings {
+        text: &'a str,
+        lengths: &'a [u32],
+    },
     Integers {
         /// The prefix, and behind it the number of the last user.
         text: String,
@@ -359,7 +362,7 @@ impl Items<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::v1::Reason;
+    use crate::wire::v1::{IntegerColumn, Reason};
 
     fn texts(users: &[&str]) -> Option<write_batch::Users> {
         Some(write_batch::Users::UserStrings(StringColumn {
