@@ -258,11 +258,11 @@ impl CommitQueue {
         CommitWait { batch }
     }
 
-    /// Waits until a batch that was full has been taken by the writer.
+    /// Waits until the open batch, in which a slot was refused, has been taken by the writer.
     pub async fn wait_for_space(&self) {
         let space = self.space.notified();
-        let full = self.state.lock().open_bytes > COMMIT_BYTES_MAX / 2;
-        if full {
+        let is_open = self.state.lock().open_slots > 0;
+        if is_open {
             space.await;
         }
     }
@@ -279,6 +279,14 @@ impl CommitQueue {
 
     pub fn closed(&self) -> Option<Refused> {
         self.state.lock().closed
+    }
+
+    /// Room in the log, for those who wait for it.
+    ///
+    /// # Panics
+    /// Before recovery has opened the log.
+    pub fn room(&self) -> &Room {
+        self.room.get().expect("the log is open")
     }
 
     /// Asked at each reservation: room may come free without a commit.

@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::codec::{DecodeError, block};
 use crate::crdt::changes::Changes;
@@ -56,7 +57,7 @@ pub async fn merge_stage<P: Parts>(
     checkpointer: &mut Checkpointer,
     open: impl AsyncFn() -> Result<P, MergeError>,
 ) -> Result<(), MergeError> {
-    let (beginning, ending) = frame(open().await?).await?;
+    let (beginning, ending) = frame(engine, open().await?).await?;
     engine.check_not_ours(&beginning, &ending)?;
     let before = engine.hold(&beginning, &ending);
     if before.covers_all(&beginning.vector) && before.covers_all(&ending.vector) {
@@ -101,17 +102,28 @@ fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {
     both
 }
 
-/// The first and the last part, and whether all between are there.
-async fn frame<P: Parts>(mut parts: P) -> Result<(Beginning, Ending), MergeError> {
+/// The first and the last part, and whether all between are there, so that the tail leads from the
+/// first one's frontier to the last one's.
+async fn frame<P: Parts>(engine: &Engine, mut parts: P) -> Result<(Beginning, Ending), MergeError> {
     let Some(Part::Begin(beginning)) = parts.next().await? else {
         return Err(MergeError::Form("it has no beginning"));
     };
     let (mut chunks, mut blocks) = (0, 0);
+    let mut reached = beginning.vector.clone();
     while let Some(part) = parts.next().await? {
         match part {
             Part::Begin(_) => return Err(MergeError::Form("it begins twice")),
             Part::Chunks(some) => chunks += some.len() as u64,
-            Part::Tail(_) => blocks += 1,
+            Part::Tail(bytes) => {
+                blocks += 1;
+                let head = block::head(&bytes, &mut &engine.replicas)?;
+                if head.first_seq <= reached.get(head.replica) + 1 {
+                    reached.raise(head.replica, head.last_seq());
+                }
+            }
+            Part::End(ending) if !reached.covers_all(&ending.vector) => {
+                return Err(MergeError::Form("its tail does not lead to its end"));
+            }
             Part::End(ending) if (ending.chunks, ending.blocks) == (chunks, blocks) => {
                 return Ok((*beginning, ending));
             }
@@ -159,6 +171,7 @@ impl Engine {
             .filter(|(replica, seq)| before.get(*replica) < *seq);
         *self.held.write() = Some(held.collect());
         self.set_settlement(Settlement::Merging);
+        self.merges.fetch_add(1, Ordering::AcqRel);
         before
     }
 

@@ -87,7 +87,7 @@ impl Engine {
             {
                 Begun::Reused => return Err(WriteError::RequestIdReused),
                 Begun::Answer(done, token) => return Ok(Written { done, token }),
-                Begun::Wait(running) => running.notified().await,
+                Begun::Wait(running) => running.ended().await,
                 Begun::Run(items) => {
                     let _release = Release { engine: self, id };
                     return self.run(write, items, Some((id, digest))).await;
@@ -227,7 +227,9 @@ impl Engine {
         let (here, moved): (Vec<usize>, Vec<usize>) = items
             .iter()
             .partition(|at| self.shard_of(&prepared[**at]) == index);
-        let events = self.events_needed(&shard, &here, prepared);
+        // Read once: were more durable at the second look, a like that needs no number would need one.
+        let synced_seq = self.synced_seq();
+        let events = self.events_needed(&shard, &here, prepared, synced_seq);
         let slot = match (events, request) {
             (0, None) => None,
             _ => {
@@ -239,8 +241,11 @@ impl Engine {
                 Some(self.queue.reserve(Demand { events, bytes })?)
             }
         };
+        if let Some((id, _)) = request {
+            self.requests.note_pending(id);
+        }
         let replicas = self.replicas.all();
-        let mut group = Group::new(self, &replicas, slot.as_ref(), here.len());
+        let mut group = Group::new(self, &replicas, (slot.as_ref(), synced_seq), here.len());
         for run in here.chunk_by(|a, b| Arc::ptr_eq(&prepared[*a].post, &prepared[*b].post)) {
             group.apply_run(&mut shard, run, prepared);
         }
@@ -258,7 +263,13 @@ impl Engine {
 
     /// As many numbers as the commands can use. Exact for a single one, so that a lone command without
     /// an effect draws none.
-    fn events_needed(&self, shard: &Shard, here: &[usize], prepared: &[Prepared<'_>]) -> u64 {
+    fn events_needed(
+        &self,
+        shard: &Shard,
+        here: &[usize],
+        prepared: &[Prepared<'_>],
+        synced_seq: u64,
+    ) -> u64 {
         let [only] = here else {
             return here.len() as u64;
         };
@@ -266,7 +277,7 @@ impl Engine {
         let needed = match (only.command, only.user) {
             (Command::Like { .. }, Some((user, hash))) => {
                 let live = shard.dots(&only.post, user, hash);
-                !self.absorbs(live, self.synced_seq())
+                !self.absorbs(live, synced_seq)
             }
             (Command::Unlike { .. }, Some((user, hash))) => {
                 !only.named.is_empty() || !shard.dots(&only.post, user, hash).is_empty()
@@ -299,7 +310,7 @@ impl<'a> Group<'a> {
     fn new(
         engine: &'a Engine,
         replicas: &'a Replicas,
-        slot: Option<&'a Slot>,
+        (slot, synced_seq): (Option<&'a Slot>, u64),
         items: usize,
     ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
@@ -307,7 +318,7 @@ impl<'a> Group<'a> {
             engine,
             replicas,
             slot,
-            synced_seq: engine.synced_seq(),
+            synced_seq,
             next_seq,
             section: Section::default(),
             done: Vec::with_capacity(items),
