@@ -366,15 +366,11 @@ impl Items<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-<<<<<<< HEAD
+    use crate::wire::v1::Reason;
 
     fn check_it(batch: Option<WriteBatch>) -> Result<CheckedBatch, FieldError> {
         check(&ClusterId::new("test").expect("valid"), batch)
     }
-    use crate::wire::v1::Reason;
-=======
-    use crate::wire::v1::{IntegerColumn, Reason};
->>>>>>> wt-i
 
     fn texts(users: &[&str]) -> Option<write_batch::Users> {
         Some(write_batch::Users::UserStrings(StringColumn {
