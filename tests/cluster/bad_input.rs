@@ -14,7 +14,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::process::Wire;
-use crate::process::node::{PATIENCE, Setup, contents};
+use crate::process::node::{Contents, PATIENCE, Setup, contents};
 
 /// Where a segment's version stands in its birth, and what its checksum covers.
 const BIRTH_VERSION_AT: usize = 8;
@@ -36,11 +36,7 @@ async fn is_refused(setup: &Setup, words: &[&str]) {
     is_refused_and_keeps(setup, words, contents).await;
 }
 
-async fn is_refused_and_keeps(
-    setup: &Setup,
-    words: &[&str],
-    kept: fn(&Path) -> Vec<(PathBuf, Vec<u8>)>,
-) {
+async fn is_refused_and_keeps(setup: &Setup, words: &[&str], kept: fn(&Path) -> Contents) {
     let before = setup.folder.exists().then(|| kept(&setup.folder));
     let refusal = setup.refused().await;
     let code = refusal.code.expect("an exit code");
@@ -68,7 +64,7 @@ async fn is_refused_and_keeps(
 
 /// sled writes to its files whenever it is opened, which it must be before it is known from where the
 /// log is needed.
-fn without_store(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn without_store(folder: &Path) -> Contents {
     let mut all = contents(folder);
     all.retain(|(path, _)| !path.starts_with(folder.join("sled")));
     all
