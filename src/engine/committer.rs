@@ -85,16 +85,7 @@ impl Committer {
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
         let runs = own_runs(&sections);
-        let mut record = CommitRecord::default();
-        for section in &sections {
-            record
-                .blocks
-                .extend(section.remote.iter().map(|remote| remote.bytes.clone()));
-            record.requests.extend(section.requests.iter().cloned());
-        }
-        record
-            .blocks
-            .extend(runs.iter().flat_map(|run| run.blocks(&replicas)));
+        let record = record_of(&sections, &runs, &replicas);
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -200,6 +191,31 @@ fn own_runs(sections: &[Section]) -> Vec<OwnRun<'_>> {
         }
     }
     runs
+}
+
+/// Peers' blocks first, then this node's events in as few blocks as they fit: neither builds on the
+/// other, for nobody saw what is not durable. Only where the node went on under a fresh replica can a
+/// peer's block follow an event of the batch; then everything stands in the order of the slots.
+fn record_of(sections: &[Section], runs: &[OwnRun<'_>], replicas: &Replicas) -> CommitRecord {
+    let remotes = || {
+        sections
+            .iter()
+            .filter_map(|section| section.remote.as_ref())
+    };
+    let is_ours = |replica| runs.iter().any(|run| run.first.replica == replica);
+    let rotated = runs.len() > 1 || remotes().any(|remote| is_ours(remote.head.replica));
+    let mut blocks: Vec<Bytes> = Vec::new();
+    for part in sections.chunks(if rotated { 1 } else { sections.len().max(1) }) {
+        let remote = part.iter().filter_map(|section| section.remote.as_ref());
+        blocks.extend(remote.map(|remote| remote.bytes.clone()));
+        let own = own_runs(part);
+        blocks.extend(own.iter().flat_map(|run| run.blocks(replicas)));
+    }
+    let requests = sections.iter().flat_map(|section| &section.requests);
+    CommitRecord {
+        blocks,
+        requests: requests.cloned().collect(),
+    }
 }
 
 /// Gathers events into a block with its dictionaries.

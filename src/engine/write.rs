@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use crate::codec::DecodeError;
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, Replicas};
@@ -14,7 +16,7 @@ use crate::crdt::fingerprint::UserHash;
 use crate::engine::Engine;
 use crate::engine::command::{Command, Write};
 use crate::engine::commit::{CommitWait, Demand, OutcomeUnknown, Refused, Slot};
-use crate::engine::post::Post;
+use crate::engine::post::{Post, PostNumber};
 use crate::engine::published::Published;
 use crate::engine::requests::{Begun, Done, Outcome, RequestRecord};
 use crate::engine::section::{LocalAction, LocalEvent, Section};
@@ -230,6 +232,7 @@ impl Engine {
         // Read once: were more durable at the second look, a like that needs no number would need one.
         let synced_seq = self.synced_seq();
         let events = self.events_needed(&shard, &here, prepared, synced_seq);
+        let mut figures = lock_wide(&here, prepared);
         let slot = match (events, request) {
             (0, None) => None,
             _ => {
@@ -247,8 +250,9 @@ impl Engine {
         let replicas = self.replicas.all();
         let mut group = Group::new(self, &replicas, (slot.as_ref(), synced_seq), here.len());
         for run in here.chunk_by(|a, b| Arc::ptr_eq(&prepared[*a].post, &prepared[*b].post)) {
-            group.apply_run(&mut shard, run, prepared);
+            group.apply_run((&mut shard, &mut figures), run, prepared);
         }
+        drop(figures);
         let (section, done) = group.finish(events, request, prepared.len());
         let wait = match slot {
             Some(slot) => slot.fill(section),
@@ -326,22 +330,32 @@ impl<'a> Group<'a> {
     }
 
     /// Applies commands of one post, under the lock of its figures.
-    fn apply_run(&mut self, shard: &mut Shard, run: &[usize], prepared: &[Prepared<'_>]) {
+    fn apply_run(
+        &mut self,
+        (shard, locked): (&mut Shard, &mut LockedFigures<'_>),
+        run: &[usize],
+        prepared: &[Prepared<'_>],
+    ) {
         let post = &prepared[run[0]].post;
         let time_ms = self.engine.now_ms();
         let mut changes = Changes::default();
-        let mut figures = post.figures();
+        let known = locked.iter_mut().find(|(number, _)| *number == post.number);
+        let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
+        let figures: &mut Figures = match known {
+            Some((_, figures)) => figures,
+            None => &mut *own_lock.insert(post.figures()),
+        };
         let before = self.section.local.len();
         for at in run {
             let item = &prepared[*at];
             let (action, done) = match (item.command, item.user) {
                 (Command::Like { .. }, Some((user, hash))) => {
-                    self.like(shard, &mut figures, post, (user, hash), &mut changes)
+                    self.like(shard, figures, post, (user, hash), &mut changes)
                 }
                 (Command::Unlike { .. }, Some((user, hash))) => {
                     self.unlike(shard, post, (user, hash), &item.named, &mut changes)
                 }
-                _ => self.add(&mut figures, item, &mut changes),
+                _ => self.add(figures, item, &mut changes),
             };
             if let Some(action) = action {
                 self.section.local.push(LocalEvent { time_ms, action });
@@ -354,8 +368,8 @@ impl<'a> Group<'a> {
         }
         figures.touch(time_ms);
         self.engine.count_likers(changes.likers());
-        post.credit(&mut figures, &changes);
-        drop(figures);
+        post.credit(figures, &changes);
+        drop(own_lock);
         self.engine.note_changed_figures(post);
         self.section
             .prints
@@ -598,6 +612,21 @@ impl<'a> Group<'a> {
         }
         (self.section, self.done)
     }
+}
+
+/// Figures that are locked before numbers are drawn.
+type LockedFigures<'a> = Vec<(PostNumber, MutexGuard<'a, Figures>)>;
+
+/// Locks the figures of posts that are spread, in the order of their numbers. Two shards would otherwise
+/// draw a replica's increments in another order than its numbers, and the published sum between the
+/// two would belong to no frontier.
+fn lock_wide<'a>(here: &[usize], prepared: &'a [Prepared<'_>]) -> LockedFigures<'a> {
+    let posts = here.iter().map(|at| &prepared[*at].post);
+    let mut wide: Vec<&Arc<Post>> = posts.filter(|post| post.is_wide()).collect();
+    wide.sort_unstable_by_key(|post| post.number);
+    wide.dedup_by_key(|post| post.number);
+    let locked = wide.into_iter().map(|post| (post.number, post.figures()));
+    locked.collect()
 }
 
 /// Ends a call with a request id, also when its future is dropped.
