@@ -23,9 +23,13 @@ pub mod engine;
 
 pub mod replication;
 
+pub mod api;
+
 pub mod config;
 
 pub mod client;
+
+pub mod logging;
 
 pub mod node;
 
@@ -34,3 +38,8 @@ pub mod display;
 pub mod demo;
 
 pub mod cli;
+
+/// The examples of the README, compiled with the tests.
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;

@@ -1,6 +1,8 @@
 //! Every bound has its name here. Bounds that an operator may move are defaults of `config`; those
 //! below are fixed, because formats or other bounds depend on them.
 
+use std::time::Duration;
+
 /// Bytes of a post, user or counter id.
 pub const ID_BYTES_MAX: usize = 256;
 /// Bytes of a request id.
@@ -14,10 +16,21 @@ pub const CLUSTER_ID_BYTES_MAX: usize = 64;
 pub const BATCH_ITEMS_MAX: usize = 10_000;
 /// Posts in one read, or followed by one watch.
 pub const READ_POSTS_MAX: usize = 1_000;
+/// Counters named in one read.
+pub const READ_COUNTERS_MAX: usize = 1_000;
 /// Bytes of one request of a client.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
 pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
+
+/// A client's connection that is silent for this long is asked whether it lives.
+pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// A client that does not answer that for this long is given up.
+pub const CLIENT_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(5);
+/// How long a stopping node waits for clients' calls to end; then their connections are closed.
+pub const CLIENT_DRAIN_MAX: Duration = Duration::from_secs(5);
+/// Pause after the system gave no connection, such as for want of file descriptors.
+pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Events of one block of the codec.
 pub const BLOCK_EVENTS_MAX: usize = 1 << 16;
@@ -35,10 +48,25 @@ pub const TOKEN_CHARS_MAX: usize = 4_096;
 
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes of the words with which a session is closed.
+pub const CLOSE_MESSAGE_BYTES_MAX: usize = 1 << 10;
+/// Connections to the peers' listener at once; a further one waits to be accepted.
+pub const PEER_CONNECTIONS_MAX: usize = 256;
+/// Calls at once on one connection of a peer; a further one waits there.
+pub const PEER_STREAMS_MAX: u32 = 16;
+/// Frames that wait for the connection; while as many wait, a session makes none but closing ones.
+pub const OUTGOING_FRAMES_MAX: usize = 64;
+/// Samples of the log's end that a session keeps to know when a relay is due; a further one waits.
+pub const RELAY_SAMPLES_MAX: usize = 8;
+/// Marks by which a session knows how old the oldest unacknowledged event is; a further one is not made.
+pub const LAG_MARKS_MAX: usize = 16;
 /// Bytes of the record of one group commit, beyond which a further write waits for the next.
 pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one record of the log.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
+
+/// Snapshots that a node serves at once; a further one is refused, and asked for again.
+pub const SNAPSHOTS_SERVED_MAX: usize = 2;
 
 /// An add may not take this node's view of a counter beyond ± this.
 pub const COUNTER_BOUND: i64 = 1 << 59;

@@ -16,17 +16,16 @@ use likewise::codec::text::decode_token;
 use likewise::engine::Engine;
 use likewise::engine::checkpoint::Checkpointer;
 use likewise::engine::command::{Command, Write};
-use likewise::engine::merge::{MergeError, Parts, merge_stage};
+use likewise::engine::merge::{MergeError, merge_stage};
 use likewise::engine::read::Detail;
 use likewise::engine::record;
 use likewise::engine::remote::Applied;
 use likewise::engine::requests::Outcome;
-use likewise::engine::snapshot::Part;
-use likewise::engine::stage::{self, StageReader, StageWriter};
+use likewise::engine::stage::{self, StageWriter};
 use likewise::engine::write::Written;
 use likewise::ids::{CounterName, PostId, Replica, RequestId, UserId};
 use likewise::log::{LogOptions, Position};
-use likewise::replication::parts;
+use likewise::replication::staged::StagedSnapshot;
 use likewise::seams::Files;
 use likewise::wire::replication::SnapshotResponse;
 use prost::Message;
@@ -181,27 +180,17 @@ fn named(engine: &Engine, written: &Written) -> Vec<NamedDone> {
     .collect()
 }
 
-/// A staged snapshot as the disk holds it.
-struct Frames(Arc<Engine>, StageReader);
-
-impl Parts for Frames {
-    async fn next(&mut self) -> Result<Option<Part>, MergeError> {
-        let Some(frame) = self.1.next().await? else {
-            return Ok(None);
-        };
-        let part = SnapshotResponse::decode(frame).map_err(|_| MergeError::Form("a frame"))?;
-        Ok(Some(parts::read(part, &mut self.0.replicas())?))
-    }
-}
-
 async fn merge_staged(
     engine: &Arc<Engine>,
     checkpointer: &mut Checkpointer,
-    files: &dyn Files,
+    files: Arc<dyn Files>,
 ) -> Result<(), MergeError> {
-    let open = async || Ok(Frames(engine.clone(), stage::open(files).await?));
-    merge_stage(engine, checkpointer, open).await?;
-    Ok(stage::clear(files).await?)
+    let staged = StagedSnapshot {
+        engine: engine.clone(),
+        files: files.clone(),
+    };
+    merge_stage(engine, checkpointer, &staged).await?;
+    Ok(stage::clear(files.as_ref()).await?)
 }
 
 /// Opens the machine's node as a process does: recovery, then a snapshot that waits to be merged.
@@ -216,7 +205,7 @@ async fn open(machine: &Machine) -> Option<Node> {
     let files = machine.disk.files();
     let merged = match stage::is_ready(files.as_ref()).await {
         Ok(false) => Ok(()),
-        Ok(true) => merge_staged(&node.engine, &mut node.checkpointer, files.as_ref()).await,
+        Ok(true) => merge_staged(&node.engine, &mut node.checkpointer, files.clone()).await,
         Err(error) => Err(error.into()),
     };
     match merged {
@@ -282,7 +271,7 @@ async fn stage_and_merge(
         writer.push(&part.encode_to_vec()).await?;
     }
     writer.finish().await?;
-    merge_staged(engine, checkpointer, files.as_ref()).await
+    merge_staged(engine, checkpointer, files).await
 }
 
 fn write_of((commands, id): &Call) -> Write {
@@ -622,7 +611,7 @@ async fn cut_and_reopen(
     tally.reopenings += 2;
     let node = node.unwrap_or_else(|| panic!("{what}: does not open"));
     check(&node, &mut ledger, &what).await;
-    if turn % 4 == 0 {
+    if turn.is_multiple_of(4) {
         check_answers(&node, &ledger, &what, turn).await;
         node.write(like("p0", "after")).await;
         ledger

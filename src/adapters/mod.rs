@@ -11,4 +11,5 @@ pub mod simulated_disk;
 pub mod sled_store;
 pub mod system;
 pub mod tasks;
+pub mod tcp;
 pub mod threads;

@@ -9,6 +9,7 @@
 //! - Its flusher thread must stay on: its garbage collection runs only there.
 //! - A damaged folder may make it panic instead of answering; that is caught and told as an error.
 
+use std::cell::Cell;
 use std::collections::BTreeSet;
 use std::fs::{self, File};
 use std::io;
@@ -59,7 +60,7 @@ impl SledStore {
             .path(&folder)
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = match catch_unwind(AssertUnwindSafe(|| config.open())) {
+        let db = match catch(|| config.open()) {
             Ok(Ok(db)) => db,
             Ok(Err(error)) => return Err(open_error(folder, error)),
             Err(_) => {
@@ -151,9 +152,25 @@ fn list_files(folder: &Path, into: &mut BTreeSet<PathBuf>) -> io::Result<()> {
     Ok(())
 }
 
+thread_local! {
+    static INSIDE: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Whether this thread is inside a call of sled's, whose panics are caught and become errors.
+pub fn is_inside() -> bool {
+    INSIDE.get()
+}
+
+fn catch<T>(call: impl FnOnce() -> T) -> std::thread::Result<T> {
+    INSIDE.set(true);
+    let outcome = catch_unwind(AssertUnwindSafe(call));
+    INSIDE.set(false);
+    outcome
+}
+
 /// Runs one call of sled's, whose errors and panics both become errors.
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
-    match catch_unwind(AssertUnwindSafe(call)) {
+    match catch(call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) => Err(error),
         Ok(Err(error @ sled::Error::Corruption { .. })) => {

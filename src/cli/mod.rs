@@ -2,7 +2,7 @@
 //! library only, and starts one through `node::run`.
 
 mod calls;
-pub mod logging;
+
 mod serve;
 mod status;
 mod verdict;

@@ -6,8 +6,8 @@ use std::process::ExitCode;
 use clap::Args;
 use figment::value::{Dict, Value};
 
-use super::logging;
 use crate::config::{self, Config, Flag, Sources, StaticPeer};
+use crate::logging;
 use crate::node;
 
 /// What `serve` takes; everything else is in the file and the environment.

@@ -110,6 +110,8 @@ impl From<Batch> for v1::WriteBatch {
             counter_indexes,
             deltas: batch.deltas,
             include_like_ids: batch.include_like_ids,
+            // What was seen is known when the batch is sent.
+            token: String::new(),
         }
     }
 }

@@ -157,9 +157,12 @@ impl Client {
         let request_id = wire.request_id.clone();
         let answer = self
             .run(call, &request_id, Duration::ZERO, |attempt| {
-                let batch = Some(wire.clone());
+                let batch = v1::WriteBatch {
+                    token: attempt.token,
+                    ..wire.clone()
+                };
                 async move {
-                    let request = v1::BatchWriteRequest { batch };
+                    let request = v1::BatchWriteRequest { batch: Some(batch) };
                     LikeServiceClient::new(attempt.channel)
                         .batch_write(request)
                         .await

@@ -49,6 +49,7 @@ struct InFlight {
 
 /// Where batches go in.
 pub struct BatchSender {
+    memory: Arc<Memory>,
     /// Never full: as long as [`InFlight`] may be, so sending never waits here.
     requests: mpsc::Sender<v1::StreamWritesRequest>,
     /// One permit a batch under way; sending waits when there is none.
@@ -86,6 +87,7 @@ impl Client {
         let permits = Arc::new(Semaphore::new(bound));
         let in_flight = Arc::new(Mutex::new(InFlight::default()));
         let sender = BatchSender {
+            memory: Arc::clone(&self.memory),
             requests,
             permits: Arc::clone(&permits),
             in_flight: Arc::clone(&in_flight),
@@ -109,7 +111,10 @@ impl BatchSender {
         };
         let permit = Arc::clone(&self.permits).acquire_owned().await;
         let permit = permit.map_err(|_| ended("it was closed"))?;
-        let batch = v1::WriteBatch::from(batch);
+        let batch = v1::WriteBatch {
+            token: self.memory.token(),
+            ..v1::WriteBatch::from(batch)
+        };
         let batch_id = {
             let mut in_flight = self.in_flight.lock();
             let batch_id = in_flight.next_id;

@@ -111,6 +111,7 @@ fn put_dictionary(
         .iter()
         .filter_map(|event| dots_of(&event.action))
         .flatten()
+        .filter(|dot| dot.replica != block.replica)
     {
         let next = dictionary.len() as u64;
         dictionary.entry(dot.replica).or_insert_with(|| {
@@ -206,7 +207,11 @@ fn put_dots(out: &mut Vec<u8>, block: &Block, dictionary: &HashMap<ReplicaIndex,
     put_runs(out, named().map(|dots| dots.len() as i64));
     let mut last = 0;
     for dot in named().flatten() {
-        put_varint(out, dictionary[&dot.replica]);
+        let place = match dot.replica == block.replica {
+            true => 0,
+            false => dictionary[&dot.replica],
+        };
+        put_varint(out, place);
         put_signed(out, dot.seq.wrapping_sub(last) as i64);
         last = dot.seq;
     }

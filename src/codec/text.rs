@@ -231,6 +231,19 @@ mod tests {
         assert_eq!(opened, Ok(vec![(eu, 3)]));
     }
 
+    /// Clients keep them: what was once given must read the same for ever.
+    #[test]
+    fn old_texts_still_read() {
+        let (eu, (post, user)) = (replica("eu"), target("post", "ann"));
+        let token = encode_token(&cluster("a"), [(&eu, 300)].into_iter());
+        assert_eq!(token, OLD_TOKEN);
+        let id = encode_like_id(&cluster("a"), (&post, &user), [(&eu, 300)].into_iter());
+        assert_eq!(id, OLD_LIKE_ID);
+    }
+
+    const OLD_TOKEN: &str = "VAHot75DAQJldVVVVVVVVVVVVVVVVVVVVVWsAjOijvI";
+    const OLD_LIKE_ID: &str = "TAHot75DLkjKnknxXMcBAmV1VVVVVVVVVVVVVVVVVVVVVawCtzG3vg";
+
     proptest! {
         #[test]
         fn changed_or_cut_texts_are_refused(at in 0usize..60, with in "[A-Za-z0-9_-]") {

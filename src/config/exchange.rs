@@ -2,6 +2,9 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::StaticPeer;
+use crate::replication::{PeerEndpoint, ReplicationOptions};
+
 /// `[reads]`: reads and unlikes that wait until the node covers their token.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -43,4 +46,27 @@ pub struct Replication {
     pub snapshot_log_bytes_max: u64,
     /// Bytes of one chunk of a snapshot. Larger is quicker; smaller is gentler to client traffic.
     pub snapshot_chunk_bytes: u64,
+}
+
+impl Replication {
+    /// What replication is told at its start.
+    pub fn options(&self, peers: &[StaticPeer]) -> ReplicationOptions {
+        let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
+        let endpoint = |peer: &StaticPeer| PeerEndpoint {
+            region: peer.region.clone(),
+            host: peer.address.host().to_owned(),
+            port: peer.address.port(),
+        };
+        ReplicationOptions {
+            peers: peers.iter().map(endpoint).collect(),
+            relay_after_ms: self.relay_after_ms,
+            backoff_min_ms: self.backoff_min_ms,
+            backoff_max_ms: self.backoff_max_ms,
+            heartbeat_ms: self.heartbeat_ms,
+            silence_ms: self.silence_ms,
+            dial_timeout_ms: self.dial_timeout_ms,
+            window_bytes: bytes(self.window_bytes),
+            block_bytes: bytes(self.block_bytes),
+        }
+    }
 }

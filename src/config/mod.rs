@@ -76,7 +76,6 @@ impl Default for Config {
                 interval_ms: 30_000,
                 log_bytes: 256 * MIB,
                 sled_cache_bytes: 64 * MIB,
-                record_bytes: 32 * KIB,
             },
             engine: Engine {
                 shards: 16,

@@ -19,8 +19,8 @@ const SILENCE_MS_END: u64 = 5_000;
 const BACKOFF_MS_MAX: u64 = 1_000;
 const COUNT_MAX: u64 = 100_000_000;
 const SHARDS_MAX: usize = 256;
-/// A segment holds the largest record beside its own header.
-const SEGMENT_BYTES_MIN: u64 = limits::RECORD_BYTES_MAX as u64 + 4 * MIB;
+/// A segment holds the largest block that a peer may send, beside its own header.
+const SEGMENT_BYTES_MIN: u64 = limits::BLOCK_BYTES_MAX as u64 + 4 * MIB;
 /// Segments are written in whole pages.
 const PAGE_BYTES: u64 = 4 * KIB;
 
@@ -148,7 +148,6 @@ impl Config {
             MIB,
             TIB,
         );
-        found.within("checkpoint.record_bytes", checkpoint.record_bytes, KIB, MIB);
     }
 
     fn check_engine(&self, found: &mut Findings) {
@@ -357,7 +356,6 @@ mod tests {
             |c| c.checkpoint.sled_cache_bytes = 0,
             "checkpoint.sled_cache_bytes",
         );
-        check(|c| c.checkpoint.record_bytes = 0, "checkpoint.record_bytes");
         let narrow = |c: &mut Config| {
             c.log.retain_bytes = c.log.segment_bytes;
             c.checkpoint.log_bytes = c.log.segment_bytes;
@@ -366,11 +364,10 @@ mod tests {
     }
 
     #[test]
-    fn the_smallest_segment_holds_the_largest_group() {
-        let smallest = crate::log::LogOptions {
-            segment_bytes: SEGMENT_BYTES_MIN,
-            ..crate::log::LogOptions::default()
-        };
+    fn the_smallest_segment_holds_the_largest_block_and_the_fullest_commit() {
+        let smallest = crate::log::LogOptions::with_segments_of(SEGMENT_BYTES_MIN);
+        let largest = limits::BLOCK_BYTES_MAX.max(limits::COMMIT_BYTES_MAX) as u64;
+        assert!(smallest.group_bytes_max >= largest + MIB);
         assert!(smallest.segment_record_bytes() >= smallest.group_bytes_max);
     }
 

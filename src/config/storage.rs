@@ -7,8 +7,8 @@ use serde::{Deserialize, Serialize};
 #[serde(deny_unknown_fields)]
 pub struct Log {
     /// Bytes of one segment file, allocated ahead. Larger means fewer files and a pause more rarely;
-    /// smaller frees space in finer steps. A multiple of 4096, at least 36 MiB (the largest record and a
-    /// header), at most half of `retain_bytes`.
+    /// smaller frees space in finer steps. A multiple of 4096, at least 12 MiB (the largest block of a peer
+    /// and a header), at most half of `retain_bytes`.
     pub segment_bytes: u64,
     /// Bytes of log kept for peers that are behind. Larger lets a peer stay away longer and still be
     /// given the log; smaller makes it ask for a snapshot sooner. At least `checkpoint.log_bytes`.
@@ -42,9 +42,6 @@ pub struct Checkpoint {
     pub log_bytes: u64,
     /// Memory for pages of the checkpoint store. Larger spares reads of cold posts.
     pub sled_cache_bytes: u64,
-    /// Bytes of one record of a checkpoint, about. Larger packs posts better; smaller rewrites less
-    /// when little of a record changed.
-    pub record_bytes: u64,
 }
 
 /// `[engine]`: the state in memory and what waits for it.

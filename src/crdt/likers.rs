@@ -63,7 +63,7 @@ impl Likers {
         let hash = hash.order();
         self.bucket(hash)
             .table
-            .find(hash, |liker| liker.user == *user)
+            .find(table_hash(hash), |liker| liker.user == *user)
             .map_or(&[], |liker| &liker.dots)
     }
 
@@ -97,7 +97,7 @@ impl Likers {
         let bucket = self.bucket_mut(hash);
         bucket.changed = true;
         let same = |liker: &Liker| liker.user == *user;
-        match bucket.table.entry(hash, same, |liker| liker.hash) {
+        match bucket.table.entry(table_hash(hash), same, table_hash_of) {
             Entry::Occupied(mut entry) if !dots.is_empty() => {
                 std::mem::replace(&mut entry.get_mut().dots, dots)
             }
@@ -194,7 +194,7 @@ impl Likers {
         for liker in lower.table.extract_if(|liker| liker.hash >= at) {
             upper
                 .table
-                .insert_unique(liker.hash, liker, |liker| liker.hash);
+                .insert_unique(table_hash_of(&liker), liker, table_hash_of);
         }
         self.buckets.insert(at, upper);
     }
@@ -227,7 +227,9 @@ impl Likers {
         let hash = liker.hash;
         let bucket = self.bucket_mut(hash);
         bucket.changed = true;
-        bucket.table.insert_unique(hash, liker, |liker| liker.hash);
+        bucket
+            .table
+            .insert_unique(table_hash(hash), liker, table_hash_of);
         self.split_if_full(hash);
     }
 
@@ -235,6 +237,16 @@ impl Likers {
     pub fn into_likers(self) -> impl Iterator<Item = Liker> {
         self.buckets.into_values().flat_map(|bucket| bucket.table)
     }
+}
+
+/// A user's hash as a bucket's table takes it. The table tells its entries apart by the highest bits first,
+/// and those are the same for all whose hashes lie in one range.
+fn table_hash(hash: u64) -> u64 {
+    hash.rotate_left(32)
+}
+
+fn table_hash_of(liker: &Liker) -> u64 {
+    table_hash(liker.hash)
 }
 
 #[cfg(test)]

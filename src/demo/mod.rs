@@ -9,7 +9,7 @@ mod cluster;
 mod console;
 mod links;
 mod load;
-mod proxy;
+pub mod proxy;
 mod record;
 mod story;
 mod table;

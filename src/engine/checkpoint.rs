@@ -157,13 +157,14 @@ impl Checkpointer {
         self.store_figures(&mut group).await?;
         self.flush(&mut group).await?;
         self.store.sync().await?;
-        self.store_meta(&instant).await?;
+        let replay_from = instant.published.position;
+        self.store_meta(instant).await?;
         self.unsure = false;
         let finished = self.engine.now_ms();
         self.engine
             .checkpointed_at_ms
             .store(finished, Ordering::Release);
-        group.report.segments_removed = self.cut(instant.published.position).await?;
+        group.report.segments_removed = self.cut(replay_from).await?;
         Ok(group.report)
     }
 
@@ -234,9 +235,18 @@ impl Checkpointer {
         Ok(())
     }
 
-    async fn store_meta(&mut self, instant: &Instant) -> Result<(), CheckpointError> {
-        let replicas = self.engine.replicas.all();
+    async fn store_meta(&mut self, instant: Instant) -> Result<(), CheckpointError> {
         let shows = self.engine.barrier().await?.position;
+        let row = self.meta_row(&instant, shows)?;
+        self.store
+            .apply(vec![(rows::META_KEY.to_vec(), Some(row))])
+            .await?;
+        self.store.sync().await?;
+        Ok(())
+    }
+
+    fn meta_row(&self, instant: &Instant, shows: Position) -> Result<Bytes, RowError> {
+        let replicas = self.engine.replicas.all();
         let mut frontier = Vec::new();
         put_frontier(&mut frontier, &replicas, &instant.frontier);
         let mut floor = Vec::new();
@@ -249,7 +259,7 @@ impl Checkpointer {
             user: orphan.user.to_string(),
         });
         let requests = instant.requests.iter();
-        let meta = MetaRow {
+        rows::encode_meta(&MetaRow {
             frontier,
             floor,
             orphans: orphans.collect(),
@@ -259,13 +269,7 @@ impl Checkpointer {
             replay_from: instant.published.position.0,
             shows: shows.0,
             finished_at_ms: self.engine.now_ms(),
-        };
-        let row = rows::encode_meta(&meta)?;
-        self.store
-            .apply(vec![(rows::META_KEY.to_vec(), Some(row))])
-            .await?;
-        self.store.sync().await?;
-        Ok(())
+        })
     }
 
     /// Removes segments that replay, readers and peers no longer need.

@@ -258,11 +258,12 @@ impl CommitQueue {
         CommitWait { batch }
     }
 
-    /// Waits until the open batch, in which a slot was refused, has been taken by the writer.
+    /// Waits until the batch that had no room has been taken by the writer. A batch with a slot always
+    /// will be, and an empty one has room for anything.
     pub async fn wait_for_space(&self) {
         let space = self.space.notified();
-        let is_open = self.state.lock().open_slots > 0;
-        if is_open {
+        let has_slots = self.state.lock().open_slots > 0;
+        if has_slots {
             space.await;
         }
     }

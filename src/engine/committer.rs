@@ -3,7 +3,7 @@
 //! Order, and its reason: append and sync → remember requests → publish the frontier and fingerprint →
 //! answer those who wait → mark watched posts. Whoever is answered finds its own write published.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -16,10 +16,10 @@ use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
 use crate::engine::Engine;
 use crate::engine::commit::{Batch, OutcomeUnknown, Refused, Ticket};
-use crate::engine::post::{Post, PostNumber};
+use crate::engine::post::PostNumber;
 use crate::engine::published::Published;
 use crate::engine::record::{COMMIT_RECORD, CommitRecord, encode};
-use crate::engine::section::{LocalAction, LocalEvent, Section};
+use crate::engine::section::Section;
 use crate::ids::CounterName;
 use crate::limits::BLOCK_EVENTS_MAX;
 use crate::log::{AppendError, LogWriter, Position, RecordKind};
@@ -81,11 +81,10 @@ impl Committer {
         &mut self,
         batch: &Batch,
         last: Ticket,
-        sections: Vec<Section>,
+        mut sections: Vec<Section>,
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
-        let runs = own_runs(&sections);
-        let record = record_of(&sections, &runs, &replicas);
+        let (record, runs) = record_of(&mut sections, &replicas);
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -101,7 +100,7 @@ impl Committer {
         Ok(())
     }
 
-    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun<'_>]) {
+    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun]) {
         for section in sections {
             if let Some(remote) = &section.remote {
                 let last_seq = remote.head.last_seq();
@@ -115,7 +114,7 @@ impl Committer {
             }
         }
         for run in runs {
-            self.advance(run.first.replica, run.predecessors, run.last_seq());
+            self.advance(run.first.replica, run.predecessors.as_ref(), run.last_seq());
         }
         let published = self.published(last);
         let token = || published.token(&self.engine.options.cluster);
@@ -145,49 +144,78 @@ impl Committer {
 }
 
 /// Events of one of this node's replicas, numbered on from `first`.
-struct OwnRun<'a> {
+struct OwnRun {
     first: Dot,
-    predecessors: Option<&'a ShortForm>,
-    events: Vec<&'a LocalEvent>,
+    predecessors: Option<ShortForm>,
+    /// Full ones, but for the last.
+    blocks: Vec<Gathering>,
 }
 
-impl OwnRun<'_> {
+impl OwnRun {
+    fn new(first: Dot, predecessors: Option<ShortForm>) -> Self {
+        let begin = predecessors.clone().filter(|_| first.seq == 1);
+        Self {
+            first,
+            predecessors,
+            blocks: vec![Gathering::new(first, begin)],
+        }
+    }
+
+    fn next_seq(&self) -> u64 {
+        let newest = &self.newest().block;
+        newest.first_seq + newest.events.len() as u64
+    }
+
     fn last_seq(&self) -> u64 {
-        self.first.seq + self.events.len() as u64 - 1
+        self.next_seq() - 1
     }
 
-    fn blocks(&self, replicas: &Replicas) -> Vec<Bytes> {
-        let numbered = (self.first.seq..).step_by(BLOCK_EVENTS_MAX);
-        let chunks = self.events.chunks(BLOCK_EVENTS_MAX).zip(numbered);
-        chunks
-            .map(|(events, first_seq)| {
-                let predecessors = self.predecessors.filter(|_| first_seq == 1).cloned();
-                let block = block_of(events, (self.first.replica, first_seq), predecessors);
-                Bytes::from(block::encode(&block, replicas))
-            })
-            .collect()
+    fn newest(&self) -> &Gathering {
+        self.blocks.last().expect("begun with a block")
+    }
+
+    /// Takes over the events of a section, which follow on those that are here.
+    fn take(&mut self, section: &mut Section) {
+        let mut events = std::mem::take(&mut section.local).into_iter();
+        while events.len() > 0 {
+            if self.newest().room() == 0 {
+                let seq = self.next_seq();
+                let replica = self.first.replica;
+                self.blocks.push(Gathering::new(Dot { seq, replica }, None));
+            }
+            let newest = self.blocks.last_mut().expect("begun with a block");
+            newest.fill(&mut events, section);
+        }
+    }
+
+    fn encoded(&self, replicas: &Replicas) -> impl Iterator<Item = Bytes> {
+        let blocks = self.blocks.iter();
+        blocks.map(|gathering| Bytes::from(block::encode(&gathering.block, replicas)))
     }
 }
 
-/// The node's own events of a batch: one run, or two where it went on under a fresh replica.
-fn own_runs(sections: &[Section]) -> Vec<OwnRun<'_>> {
-    let mut runs: Vec<OwnRun<'_>> = Vec::new();
-    for section in sections.iter().filter(|section| !section.local.is_empty()) {
+/// The node's own events, one run for each of its replicas.
+fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
+    let mut runs: Vec<OwnRun> = Vec::new();
+    for section in sections.iter_mut() {
+        if section.local.is_empty() {
+            continue;
+        }
         let first = section.first.expect("local events have numbers");
         match runs.last_mut() {
             Some(run) if run.first.replica == first.replica => {
                 assert_eq!(
-                    run.last_seq() + 1,
+                    run.next_seq(),
                     first.seq,
                     "numbers stand in the log without gaps"
                 );
-                run.events.extend(&section.local);
+                run.take(section);
             }
-            _ => runs.push(OwnRun {
-                first,
-                predecessors: section.predecessors.as_ref(),
-                events: section.local.iter().collect(),
-            }),
+            _ => {
+                let mut run = OwnRun::new(first, section.predecessors.take());
+                run.take(section);
+                runs.push(run);
+            }
         }
     }
     runs
@@ -196,106 +224,104 @@ fn own_runs(sections: &[Section]) -> Vec<OwnRun<'_>> {
 /// Peers' blocks first, then this node's events in as few blocks as they fit: neither builds on the
 /// other, for nobody saw what is not durable. Only where the node went on under a fresh replica can a
 /// peer's block follow an event of the batch; then everything stands in the order of the slots.
-fn record_of(sections: &[Section], runs: &[OwnRun<'_>], replicas: &Replicas) -> CommitRecord {
-    let remotes = || {
-        sections
-            .iter()
-            .filter_map(|section| section.remote.as_ref())
-    };
-    let is_ours = |replica| runs.iter().any(|run| run.first.replica == replica);
-    let rotated = runs.len() > 1 || remotes().any(|remote| is_ours(remote.head.replica));
-    let mut blocks: Vec<Bytes> = Vec::new();
-    for part in sections.chunks(if rotated { 1 } else { sections.len().max(1) }) {
-        let remote = part.iter().filter_map(|section| section.remote.as_ref());
-        blocks.extend(remote.map(|remote| remote.bytes.clone()));
-        let own = own_runs(part);
-        blocks.extend(own.iter().flat_map(|run| run.blocks(replicas)));
-    }
-    let requests = sections.iter().flat_map(|section| &section.requests);
-    CommitRecord {
-        blocks,
-        requests: requests.cloned().collect(),
-    }
-}
-
-/// Gathers events into a block with its dictionaries.
-fn block_of(
-    events: &[&LocalEvent],
-    (replica, first_seq): (ReplicaIndex, u64),
-    predecessors: Option<ShortForm>,
-) -> Block {
-    let mut posts = Dictionary::default();
-    let mut counters: Vec<CounterName> = Vec::new();
-    let mut counter_place = |name: &CounterName| {
-        let known = counters.iter().position(|other| other == name);
-        let place = known.unwrap_or_else(|| {
-            counters.push(name.clone());
-            counters.len() - 1
-        });
-        place as u32
-    };
-    let mut out = Vec::with_capacity(events.len());
-    for event in events {
-        let action = match &event.action {
-            LocalAction::Empty => Action::Empty,
-            LocalAction::Like {
-                post,
-                user,
-                increments,
-                replaced,
-            } => Action::Like {
-                post: posts.place(post),
-                user: user.clone(),
-                increments: *increments,
-                replaced: replaced.clone(),
-            },
-            LocalAction::Unlike {
-                post,
-                user,
-                removed,
-            } => Action::Unlike {
-                post: posts.place(post),
-                user: user.clone(),
-                removed: removed.clone(),
-            },
-            LocalAction::Add {
-                post,
-                counter,
-                increments,
-                decrements,
-            } => Action::Add {
-                post: posts.place(post),
-                counter: counter_place(counter),
-                increments: *increments,
-                decrements: *decrements,
-            },
-        };
-        let time_ms = event.time_ms;
-        out.push(Event { time_ms, action });
-    }
-    Block {
-        replica,
-        first_seq,
-        predecessors,
-        posts: posts.ids,
-        counters,
-        events: out,
-    }
-}
-
-#[derive(Default)]
-struct Dictionary {
-    ids: Vec<crate::ids::PostId>,
-    places: HashMap<PostNumber, u32>,
-}
-
-impl Dictionary {
-    fn place(&mut self, post: &Post) -> u32 {
-        let next = self.ids.len() as u32;
-        let place = *self.places.entry(post.number).or_insert(next);
-        if place == next {
-            self.ids.push(post.id.clone());
+fn record_of(sections: &mut [Section], replicas: &Replicas) -> (CommitRecord, Vec<OwnRun>) {
+    let firsts = sections.iter().filter_map(|section| section.first);
+    let ours: BTreeSet<ReplicaIndex> = firsts.map(|first| first.replica).collect();
+    let mut remotes = sections
+        .iter()
+        .filter_map(|section| section.remote.as_ref());
+    let rotated = ours.len() > 1 || remotes.any(|remote| ours.contains(&remote.head.replica));
+    let (mut record, mut runs) = (CommitRecord::default(), Vec::new());
+    let at_once = if rotated { 1 } else { sections.len().max(1) };
+    for part in sections.chunks_mut(at_once) {
+        for section in part.iter() {
+            let remote = section.remote.iter();
+            record
+                .blocks
+                .extend(remote.map(|remote| remote.bytes.clone()));
+            record.requests.extend(section.requests.iter().cloned());
         }
+        let own = own_runs(part);
+        record
+            .blocks
+            .extend(own.iter().flat_map(|run| run.encoded(replicas)));
+        runs.extend(own);
+    }
+    (record, runs)
+}
+
+/// A block that is being gathered, and where its dictionaries have what.
+struct Gathering {
+    block: Block,
+    posts: HashMap<PostNumber, u32>,
+    counters: HashMap<CounterName, u32>,
+}
+
+impl Gathering {
+    fn new(first: Dot, predecessors: Option<ShortForm>) -> Self {
+        let block = Block {
+            replica: first.replica,
+            first_seq: first.seq,
+            predecessors,
+            posts: Vec::new(),
+            counters: Vec::new(),
+            events: Vec::new(),
+        };
+        Self {
+            block,
+            posts: HashMap::new(),
+            counters: HashMap::new(),
+        }
+    }
+
+    fn room(&self) -> usize {
+        BLOCK_EVENTS_MAX - self.block.events.len()
+    }
+
+    /// Takes events while there is room; places in the section's lists become those in the block's.
+    fn fill(&mut self, events: &mut std::vec::IntoIter<Event>, section: &Section) {
+        let count = events.len().min(self.room());
+        self.block.events.reserve(count);
+        // Events of one post stand together: most have the place of the one before.
+        let mut before = None;
+        for mut event in events.take(count) {
+            match &mut event.action {
+                Action::Empty => {}
+                Action::Like { post, .. } | Action::Unlike { post, .. } => {
+                    *post = self.post_place(*post, &mut before, section);
+                }
+                Action::Add { post, counter, .. } => {
+                    *post = self.post_place(*post, &mut before, section);
+                    *counter = self.counter_place(&section.counters[*counter as usize]);
+                }
+            }
+            self.block.events.push(event);
+        }
+    }
+
+    fn post_place(&mut self, at: u32, before: &mut Option<(u32, u32)>, section: &Section) -> u32 {
+        if let Some((known, place)) = *before
+            && known == at
+        {
+            return place;
+        }
+        let post = &section.posts[at as usize];
+        let next = self.block.posts.len() as u32;
+        let place = *self.posts.entry(post.number).or_insert(next);
+        if place == next {
+            self.block.posts.push(post.id.clone());
+        }
+        *before = Some((at, place));
+        place
+    }
+
+    fn counter_place(&mut self, name: &CounterName) -> u32 {
+        if let Some(place) = self.counters.get(name) {
+            return *place;
+        }
+        let place = self.block.counters.len() as u32;
+        self.counters.insert(name.clone(), place);
+        self.block.counters.push(name.clone());
         place
     }
 }

@@ -47,18 +47,32 @@ pub enum MergeError {
     Alarm,
 }
 
+impl MergeError {
+    /// The stage itself is at fault, and was refused before anything was merged.
+    pub fn is_of_the_stage(&self) -> bool {
+        matches!(self, Self::Form(_) | Self::Decode(_) | Self::Alarm)
+    }
+}
+
 /// Reads the parts of a staged snapshot, from the beginning.
 pub trait Parts: Send {
     fn next(&mut self) -> impl Future<Output = Result<Option<Part>, MergeError>> + Send;
 }
 
-/// Merges a whole, staged snapshot, for good. `open` gives its parts from the beginning, each time.
-pub async fn merge_stage<P: Parts>(
+/// Gives the parts of a staged snapshot from the beginning, each time.
+pub trait Stage: Sync {
+    type Parts: Parts;
+
+    fn open(&self) -> impl Future<Output = Result<Self::Parts, MergeError>> + Send;
+}
+
+/// Merges a whole, staged snapshot, for good.
+pub async fn merge_stage(
     engine: &Arc<Engine>,
     checkpointer: &mut Checkpointer,
-    open: impl AsyncFn() -> Result<P, MergeError>,
+    stage: &impl Stage,
 ) -> Result<(), MergeError> {
-    let (beginning, ending) = frame(engine, open().await?).await?;
+    let (beginning, ending) = frame(engine, stage.open().await?).await?;
     engine.check_not_ours(&beginning, &ending)?;
     let before = engine.hold(&beginning, &ending);
     if before.covers_all(&beginning.vector) && before.covers_all(&ending.vector) {
@@ -67,7 +81,7 @@ pub async fn merge_stage<P: Parts>(
         return Ok(());
     }
     engine.take_orphans(&beginning.orphans)?;
-    let mut parts = open().await?;
+    let mut parts = stage.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(chunks) = part {
             chunks
@@ -76,7 +90,7 @@ pub async fn merge_stage<P: Parts>(
         }
     }
     let mut named = HashSet::new();
-    let mut parts = open().await?;
+    let mut parts = stage.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(chunks) = part {
             for chunk in &chunks {
@@ -89,7 +103,7 @@ pub async fn merge_stage<P: Parts>(
     }
     engine.empty_the_rest(&beginning, &named)?;
     engine.raise(&beginning)?;
-    apply_tail(engine, open().await?).await?;
+    apply_tail(engine, stage.open().await?).await?;
     engine.raise_log_floor(&joined(&beginning.vector, &ending.vector));
     checkpointer.checkpoint_of_merge().await?;
     engine.publish_raise(beginning, &ending).await?;
@@ -103,9 +117,9 @@ fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {
     both
 }
 
-/// The first and the last part, and whether all between are there, so that the tail leads from the
-/// first one's frontier to the last one's.
-async fn frame<P: Parts>(engine: &Engine, mut parts: P) -> Result<(Beginning, Ending), MergeError> {
+/// The first and the last part. All between are there and can be read, and the tail leads from the
+/// first one's frontier to the last one's; else nothing is merged.
+async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, Ending), MergeError> {
     let Some(Part::Begin(beginning)) = parts.next().await? else {
         return Err(MergeError::Form("it has no beginning"));
     };
@@ -117,9 +131,9 @@ async fn frame<P: Parts>(engine: &Engine, mut parts: P) -> Result<(Beginning, En
             Part::Chunks(some) => chunks += some.len() as u64,
             Part::Tail(bytes) => {
                 blocks += 1;
-                let head = block::head(&bytes, &mut &engine.replicas)?;
-                if head.first_seq <= reached.get(head.replica) + 1 {
-                    reached.raise(head.replica, head.last_seq());
+                let block = block::decode(&bytes, &mut &engine.replicas)?;
+                if block.first_seq <= reached.get(block.replica) + 1 {
+                    reached.raise(block.replica, block.last_seq());
                 }
             }
             Part::End(ending) if !reached.covers_all(&ending.vector) => {
@@ -135,7 +149,7 @@ async fn frame<P: Parts>(engine: &Engine, mut parts: P) -> Result<(Beginning, En
 }
 
 /// The log from F to E. It came with the snapshot, so it is applied without being logged here.
-async fn apply_tail<P: Parts>(engine: &Engine, mut parts: P) -> Result<(), MergeError> {
+async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeError> {
     let mut blocks = Vec::new();
     while let Some(part) = parts.next().await? {
         if let Part::Tail(bytes) = part {

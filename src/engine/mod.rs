@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+pub mod lineage;
 pub mod merge;
 pub mod orphans;
 pub mod post;
@@ -37,6 +38,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
+use tokio::sync::watch as latest;
 
 use crate::codec::reader::Reader;
 use crate::codec::text::encode_token;
@@ -71,17 +73,14 @@ pub struct EngineOptions {
     pub request_items_max: usize,
     pub orphan_removals_max: usize,
     pub watchers_max: usize,
-    pub waiting_max: usize,
-    pub checkpoint_row_bytes: usize,
 }
 
 /// Whether reads are served.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-#[repr(u8)]
 pub enum Serving {
     /// The folder was empty and no peer has answered yet: reads would show less than was once promised.
-    Rebuilding = 0,
-    Ready = 1,
+    Rebuilding,
+    Ready,
 }
 
 /// Whether the node holds anything beyond its frontier.
@@ -121,7 +120,7 @@ pub struct Engine {
     board: Board,
     requests: Requests,
     watchers: Watchers,
-    serving: AtomicU8,
+    serving: latest::Sender<Serving>,
     settlement: AtomicU8,
     /// Merges that were begun: what was read of one state before and after one belongs to no frontier.
     merges: AtomicU64,
@@ -167,7 +166,7 @@ impl Engine {
             board: Board::new(Published::nothing(replicas.all(), own)),
             requests: Requests::new(window),
             watchers: Watchers::new(options.watchers_max),
-            serving: AtomicU8::new(Serving::Ready as u8),
+            serving: latest::Sender::new(Serving::Ready),
             settlement: AtomicU8::new(Settlement::Settled as u8),
             merges: AtomicU64::new(0),
             likers: AtomicU64::new(0),
@@ -215,14 +214,16 @@ impl Engine {
     }
 
     pub fn serving(&self) -> Serving {
-        match self.serving.load(Ordering::Acquire) {
-            0 => Serving::Rebuilding,
-            _ => Serving::Ready,
-        }
+        *self.serving.borrow()
+    }
+
+    /// Tells when [`Engine::serving`] changes.
+    pub fn serving_changes(&self) -> latest::Receiver<Serving> {
+        self.serving.subscribe()
     }
 
     pub fn set_serving(&self, serving: Serving) {
-        self.serving.store(serving as u8, Ordering::Release);
+        self.serving.send_replace(serving);
     }
 
     pub fn settlement(&self) -> Settlement {

@@ -117,9 +117,11 @@ pub fn range_of_shard(shard: usize, shards: usize) -> (u64, u64) {
 
 const PARTS: usize = 64;
 
+type Part = RwLock<HashMap<PostId, Arc<Post>>>;
+
 /// All posts by name. Grows only: a post without likers still has its increments.
 pub struct Directory {
-    parts: Box<[RwLock<HashMap<PostId, Arc<Post>>>]>,
+    parts: Box<[Part]>,
     next: Mutex<PostNumber>,
 }
 
@@ -133,7 +135,7 @@ impl Default for Directory {
 }
 
 impl Directory {
-    fn part(&self, id: &PostId) -> &RwLock<HashMap<PostId, Arc<Post>>> {
+    fn part(&self, id: &PostId) -> &Part {
         &self.parts[(PostHash::of(id).0 >> 64) as usize % PARTS]
     }
 

@@ -155,8 +155,7 @@ mod tests {
     use super::*;
     use crate::ids::{Epoch, Region, Replica};
 
-    #[test]
-    fn records_survive_and_cut_ones_are_refused() {
+    fn sample() -> (Replicas, CommitRecord) {
         let mut replicas = Replicas::default();
         let eu = replicas.intern(&Replica {
             region: Region::new("eu").expect("valid"),
@@ -183,6 +182,20 @@ mod tests {
                 )],
             }],
         };
+        (replicas, record)
+    }
+
+    /// Written by the first version of the format. It must read the same for ever.
+    #[test]
+    fn old_records_still_read() {
+        let (mut replicas, record) = sample();
+        let bytes = Bytes::from_static(include_bytes!("../../tests/fixtures/record-1.bin"));
+        assert_eq!(decode(&bytes, &mut replicas), Ok(record));
+    }
+
+    #[test]
+    fn records_survive_and_cut_ones_are_refused() {
+        let (mut replicas, record) = sample();
         let bytes = encode(&record, &replicas);
         assert_eq!(decode(&bytes, &mut replicas).as_ref(), Ok(&record));
         assert_eq!(blocks(&bytes).as_ref(), Ok(&record.blocks));

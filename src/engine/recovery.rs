@@ -23,7 +23,8 @@ use crate::engine::remote::Replayed;
 use crate::engine::requests::Done;
 use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
 use crate::engine::section::Section;
-use crate::engine::{Engine, EngineOptions};
+use crate::engine::stage;
+use crate::engine::{Engine, EngineOptions, Settlement};
 use crate::ids::{PostId, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
 use crate::log::{
@@ -70,12 +71,15 @@ pub enum RecoveryError {
     Log(#[from] OpenError),
     #[error("the checkpoint store failed")]
     Store(#[source] io::Error),
+    #[error("the stage of snapshots cannot be read")]
+    Stage(#[source] io::Error),
     /// The store can be set aside and built anew from the log, if that is whole.
     #[error("a row of the checkpoint is damaged (key {key}): {source}")]
     Row { key: String, source: RowError },
     /// The log was cut, and the checkpoint that held what was cut off is gone.
     #[error(
-        "the checkpoint is gone and the log begins only at {first:?}; rebuild this node from a peer"
+        "the checkpoint is gone and the log begins only at {first:?}. Restore the data folder from a backup, \
+         or move it away: with an empty one the node takes its state from its peers"
     )]
     CheckpointLost { first: Position },
 }
@@ -117,6 +121,13 @@ pub async fn recover(
     if meta.is_none() && opened.report.first > Position::START {
         let first = opened.report.first;
         return Err(RecoveryError::CheckpointLost { first });
+    }
+    if stage::is_ready(seams.files.as_ref())
+        .await
+        .map_err(RecoveryError::Stage)?
+    {
+        // What was merged of it may be among the rows already.
+        engine.set_settlement(Settlement::Merging);
     }
     Ok(assemble(engine, opened, sums, meta.is_none()))
 }

@@ -156,6 +156,7 @@ impl Requests {
                 return Begun::Reused;
             }
             if let Some(running) = &known.running {
+                // Made under the lock: a call that ends right after it is not missed.
                 return Begun::Wait(running.clone());
             }
             if let (true, Some(token)) = (known.is_complete(), &known.token) {

@@ -185,11 +185,14 @@ pub fn decode_likers(row: &[u8], table: &ReplicaTable) -> Result<Vec<(UserId, Do
     Ok(likers)
 }
 
+/// A counter's name and its entries: place of the replica, increments, decrements.
+type CounterRow = (String, Vec<(u32, u64, u64)>);
+
 #[derive(Serialize, Deserialize)]
 struct FiguresRow {
     replicas: Vec<ReplicaRow>,
     likes: Vec<(u32, u64)>,
-    counters: Vec<(String, Vec<(u32, u64, u64)>)>,
+    counters: Vec<CounterRow>,
     updated_at_ms: u64,
 }
 
@@ -359,9 +362,7 @@ mod tests {
         PostId::new(text).expect("valid")
     }
 
-    #[test]
-    fn rows_survive_and_every_flipped_byte_is_found() {
-        let table = table();
+    fn old_liker() -> (UserId, Dots) {
         let user = UserId::new("ann").expect("valid");
         let dots = Dots::from_slice(&[
             Dot {
@@ -373,6 +374,26 @@ mod tests {
                 replica: ReplicaIndex(0),
             },
         ]);
+        (user, dots)
+    }
+
+    fn old_figures() -> StoredFigures {
+        let entry = CounterEntry {
+            replica: ReplicaIndex(1),
+            increments: 9,
+            decrements: 2,
+        };
+        StoredFigures {
+            likes: vec![(ReplicaIndex(0), 5)],
+            counters: vec![(CounterName::new("views").expect("valid"), vec![entry])],
+            updated_at_ms: 8,
+        }
+    }
+
+    #[test]
+    fn rows_survive_and_every_flipped_byte_is_found() {
+        let table = table();
+        let (user, dots) = old_liker();
         let row = encode_likers([(&user, &dots)].into_iter(), &table.all()).expect("small");
         let likers = decode_likers(&row, &table).expect("as it was");
         assert_eq!(likers, vec![(user, dots)]);
@@ -386,23 +407,62 @@ mod tests {
     #[test]
     fn figures_survive() {
         let table = table();
-        let entry = CounterEntry {
-            replica: ReplicaIndex(1),
-            increments: 9,
-            decrements: 2,
-        };
-        let figures = StoredFigures {
-            likes: vec![(ReplicaIndex(0), 5)],
-            counters: vec![(CounterName::new("views").expect("valid"), vec![entry])],
-            updated_at_ms: 8,
-        };
+        let figures = old_figures();
         let row = encode_figures(&figures, &table.all()).expect("small");
         assert_eq!(decode_figures(&row, &table).expect("as it was"), figures);
     }
 
+    fn old_meta() -> MetaRow {
+        let replica = ReplicaRow {
+            region: "eu".to_owned(),
+            epoch: [7; 16],
+        };
+        MetaRow {
+            frontier: vec![1, 2, 3],
+            floor: vec![4],
+            orphans: vec![OrphanRow {
+                replica,
+                seq: 5,
+                post: "p".to_owned(),
+                user: "ann".to_owned(),
+            }],
+            requests: vec![RequestRow {
+                id: "r".to_owned(),
+                digest: 6,
+                at_ms: 7,
+                items: vec![None, Some(vec![8])],
+                token: Some("t".to_owned()),
+            }],
+            replay_from: 9,
+            shows: 10,
+            finished_at_ms: 11,
+        }
+    }
+
+    /// Written by the first version of the format. They must read the same for ever.
+    #[test]
+    fn old_rows_still_read() {
+        let table = table();
+        let (user, dots) = old_liker();
+        let row = include_bytes!("../../tests/fixtures/likers-row-1.bin");
+        let likers = decode_likers(row, &table).expect("format 1");
+        assert_eq!(likers, vec![(user, dots)]);
+        let row = include_bytes!("../../tests/fixtures/figures-row-1.bin");
+        assert_eq!(
+            decode_figures(row, &table).expect("format 1"),
+            old_figures()
+        );
+        let row = include_bytes!("../../tests/fixtures/meta-row-1.bin");
+        let meta = decode_meta(row).expect("format 1");
+        assert_eq!(
+            encode_meta(&meta).expect("small"),
+            encode_meta(&old_meta()).expect("small")
+        );
+    }
+
     #[test]
     fn keys_of_a_post_stand_together_and_in_order_of_hashes() {
-        let mut keys = vec![
+        let mut keys = [
             likers_key(&post("b"), 0),
             likers_key(&post("a"), 1 << 60),
             figures_key(&post("a")),

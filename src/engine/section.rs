@@ -5,40 +5,14 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::block::BlockHead;
-use crate::crdt::dot::{Dot, Dots};
+use crate::crdt::dot::Dot;
+use crate::crdt::event::Event;
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::{Lineage, ShortForm};
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::post::Post;
 use crate::engine::requests::RequestRecord;
-use crate::ids::{CounterName, UserId};
-
-/// An event of this node, in the order of its number.
-pub struct LocalEvent {
-    pub time_ms: u64,
-    pub action: LocalAction,
-}
-
-pub enum LocalAction {
-    Empty,
-    Like {
-        post: Arc<Post>,
-        user: UserId,
-        increments: u64,
-        replaced: Dots,
-    },
-    Unlike {
-        post: Arc<Post>,
-        user: UserId,
-        removed: Dots,
-    },
-    Add {
-        post: Arc<Post>,
-        counter: CounterName,
-        increments: u64,
-        decrements: u64,
-    },
-}
+use crate::ids::CounterName;
 
 /// A peer's block, as it came.
 pub struct RemoteBlock {
@@ -56,8 +30,13 @@ pub struct Raise {
 /// Everything that one slot brings.
 #[derive(Default)]
 pub struct Section {
-    /// Events of the running replica, numbered on from `first`.
-    pub local: Vec<LocalEvent>,
+    /// Events of the running replica, numbered on from `first`. Their posts and counters are places in the
+    /// two lists below.
+    pub local: Vec<Event>,
+    /// One for each run of events of one post; a post may stand here several times.
+    pub posts: Vec<Arc<Post>>,
+    /// One for each add.
+    pub counters: Vec<CounterName>,
     /// The first number, where there are local events.
     pub first: Option<Dot>,
     /// Predecessors, where the first of them has the number 1.

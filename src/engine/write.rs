@@ -10,7 +10,8 @@ use parking_lot::MutexGuard;
 
 use crate::codec::DecodeError;
 use crate::crdt::changes::{Changes, PostContext};
-use crate::crdt::dot::{Dot, Dots, Replicas};
+use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
+use crate::crdt::event::{Action, Event};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::UserHash;
 use crate::engine::Engine;
@@ -19,7 +20,7 @@ use crate::engine::commit::{CommitWait, Demand, OutcomeUnknown, Refused, Slot};
 use crate::engine::post::{Post, PostNumber};
 use crate::engine::published::Published;
 use crate::engine::requests::{Begun, Done, Outcome, RequestRecord};
-use crate::engine::section::{LocalAction, LocalEvent, Section};
+use crate::engine::section::Section;
 use crate::engine::shard::Shard;
 use crate::ids::{RequestId, UserId};
 
@@ -55,7 +56,7 @@ pub enum WriteError {
 /// A command with all that can be found out without a lock.
 struct Prepared<'a> {
     command: &'a Command,
-    post: Arc<Post>,
+    post: &'a Arc<Post>,
     user: Option<(&'a UserId, UserHash)>,
     named: Dots,
 }
@@ -65,11 +66,23 @@ struct Group<'a> {
     engine: &'a Engine,
     replicas: &'a Replicas,
     slot: Option<&'a Slot>,
-    /// Numbers of this process up to here are durable: dots beyond have not left the node.
-    synced_seq: u64,
+    /// The running replica, which changes only under the locks of all shards, and its numbers up to which
+    /// all is durable: dots beyond have not left the node.
+    durable: (ReplicaIndex, u64),
     next_seq: u64,
     section: Section,
     done: Vec<(usize, Done)>,
+}
+
+/// Commands of one post, being applied under the lock of its figures.
+struct Run<'a> {
+    post: &'a Arc<Post>,
+    /// The post's place in the section.
+    place: u32,
+    /// The own replica's increments once a like was made. The figures follow at the end: what lies
+    /// between is never seen.
+    increments: Option<u64>,
+    changes: Changes,
 }
 
 impl Engine {
@@ -77,9 +90,19 @@ impl Engine {
     ///
     /// Cancelling the wait leaves the outcome to be found out by a retry with the same request id.
     pub async fn write(&self, write: &Write) -> Result<Written, WriteError> {
+        self.write_noting(write, || ()).await
+    }
+
+    /// As [`Self::write`], and says when all commands are applied in memory: a write that begins after
+    /// that is applied after this one, though neither is durable yet. What is refused never says so.
+    pub async fn write_noting(
+        &self,
+        write: &Write,
+        applied: impl FnOnce(),
+    ) -> Result<Written, WriteError> {
         let Some(id) = &write.request else {
             let items = vec![None; write.commands.len()];
-            return self.run(write, items, None).await;
+            return self.run(write, items, None, applied).await;
         };
         let digest = write.digest();
         loop {
@@ -92,7 +115,7 @@ impl Engine {
                 Begun::Wait(running) => running.ended().await,
                 Begun::Run(items) => {
                     let _release = Release { engine: self, id };
-                    return self.run(write, items, Some((id, digest))).await;
+                    return self.run(write, items, Some((id, digest)), applied).await;
                 }
             }
         }
@@ -103,8 +126,15 @@ impl Engine {
         write: &Write,
         mut done: Vec<Option<Done>>,
         request: Option<(&RequestId, u64)>,
+        applied: impl FnOnce(),
     ) -> Result<Written, WriteError> {
-        let prepared = self.prepare(&write.commands)?;
+        let runs = || write.commands.chunk_by(|a, b| a.post() == b.post());
+        let posts = runs().map(|run| self.directory.get_or_create(run[0].post()));
+        let posts: Vec<Arc<Post>> = posts.collect();
+        let mut prepared = Vec::with_capacity(write.commands.len());
+        for (run, post) in runs().zip(&posts) {
+            self.prepare(run, post, &mut prepared)?;
+        }
         let mut open: Vec<usize> = (0..done.len()).filter(|at| done[*at].is_none()).collect();
         let mut waits = Vec::new();
         while !open.is_empty() {
@@ -113,10 +143,17 @@ impl Engine {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
                 Some(refused) if waits.is_empty() => return Err(WriteError::Refused(refused)),
-                // Part of the batch is on its way: what became of the whole cannot be said.
-                Some(_) => return Err(OutcomeUnknown.into()),
+                // Part of the batch is on its way: what became of the whole cannot be said. It is waited
+                // for, so that a retry finds what is durable and does not make it again.
+                Some(_) => {
+                    for wait in waits {
+                        wait.await?;
+                    }
+                    return Err(OutcomeUnknown.into());
+                }
             }
         }
+        applied();
         let mut newest: Option<Arc<Published>> = None;
         for wait in waits {
             let published = wait.await?;
@@ -134,14 +171,15 @@ impl Engine {
         })
     }
 
-    fn prepare<'a>(&self, commands: &'a [Command]) -> Result<Vec<Prepared<'a>>, WriteError> {
+    /// Prepares commands of one post.
+    fn prepare<'a>(
+        &self,
+        commands: &'a [Command],
+        post: &'a Arc<Post>,
+        prepared: &mut Vec<Prepared<'a>>,
+    ) -> Result<(), WriteError> {
         let (own, last) = self.queue.own();
-        let mut prepared: Vec<Prepared<'a>> = Vec::with_capacity(commands.len());
         for command in commands {
-            let post = match prepared.last() {
-                Some(before) if before.post.id == *command.post() => before.post.clone(),
-                _ => self.directory.get_or_create(command.post()),
-            };
             let mut named = Dots::new();
             let user = match command {
                 Command::Add { .. } => None,
@@ -166,7 +204,7 @@ impl Engine {
                 named,
             });
         }
-        Ok(prepared)
+        Ok(())
     }
 
     /// Applies what is open, shard by shard. Stops at the first refusal; what was applied is no longer open.
@@ -230,8 +268,8 @@ impl Engine {
             .iter()
             .partition(|at| self.shard_of(&prepared[**at]) == index);
         // Read once: were more durable at the second look, a like that needs no number would need one.
-        let synced_seq = self.synced_seq();
-        let events = self.events_needed(&shard, &here, prepared, synced_seq);
+        let durable = self.durable_own();
+        let events = self.events_needed(&shard, &here, prepared, durable);
         let mut figures = lock_wide(&here, prepared);
         let slot = match (events, request) {
             (0, None) => None,
@@ -248,8 +286,8 @@ impl Engine {
             self.requests.note_pending(id);
         }
         let replicas = self.replicas.all();
-        let mut group = Group::new(self, &replicas, (slot.as_ref(), synced_seq), here.len());
-        for run in here.chunk_by(|a, b| Arc::ptr_eq(&prepared[*a].post, &prepared[*b].post)) {
+        let mut group = Group::new(self, &replicas, slot.as_ref(), durable, here.len());
+        for run in here.chunk_by(|a, b| Arc::ptr_eq(prepared[*a].post, prepared[*b].post)) {
             group.apply_run((&mut shard, &mut figures), run, prepared);
         }
         drop(figures);
@@ -260,7 +298,7 @@ impl Engine {
         };
         drop(shard);
         for at in here {
-            self.widen_if_large(&prepared[at].post);
+            self.widen_if_large(prepared[at].post);
         }
         Ok((wait, done, moved))
     }
@@ -272,7 +310,7 @@ impl Engine {
         shard: &Shard,
         here: &[usize],
         prepared: &[Prepared<'_>],
-        synced_seq: u64,
+        durable: (ReplicaIndex, u64),
     ) -> u64 {
         let [only] = here else {
             return here.len() as u64;
@@ -280,11 +318,11 @@ impl Engine {
         let only = &prepared[*only];
         let needed = match (only.command, only.user) {
             (Command::Like { .. }, Some((user, hash))) => {
-                let live = shard.dots(&only.post, user, hash);
-                !self.absorbs(live, synced_seq)
+                let live = shard.dots(only.post, user, hash);
+                !self.absorbs(live, durable)
             }
             (Command::Unlike { .. }, Some((user, hash))) => {
-                !only.named.is_empty() || !shard.dots(&only.post, user, hash).is_empty()
+                !only.named.is_empty() || !shard.dots(only.post, user, hash).is_empty()
             }
             _ => true,
         };
@@ -293,8 +331,7 @@ impl Engine {
 
     /// Whether a like makes nothing because of the user's live dots: a dot of this process that still
     /// waits for its sync has left the node in no form, so nobody can have seen it and unliked it.
-    fn absorbs(&self, live: &[Dot], synced_seq: u64) -> bool {
-        let (own, _) = self.queue.own();
+    fn absorbs(&self, live: &[Dot], (own, synced_seq): (ReplicaIndex, u64)) -> bool {
         let unsynced = |dot: &Dot| dot.replica == own && dot.seq > synced_seq;
         match live {
             [] => false,
@@ -303,10 +340,10 @@ impl Engine {
         }
     }
 
-    fn synced_seq(&self) -> u64 {
-        let newest = self.board.newest();
+    /// The running replica and the number up to which its events are durable.
+    fn durable_own(&self) -> (ReplicaIndex, u64) {
         let (own, _) = self.queue.own();
-        newest.vector.get(own)
+        (own, self.board.newest().vector.get(own))
     }
 }
 
@@ -314,7 +351,8 @@ impl<'a> Group<'a> {
     fn new(
         engine: &'a Engine,
         replicas: &'a Replicas,
-        (slot, synced_seq): (Option<&'a Slot>, u64),
+        slot: Option<&'a Slot>,
+        durable: (ReplicaIndex, u64),
         items: usize,
     ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
@@ -322,7 +360,7 @@ impl<'a> Group<'a> {
             engine,
             replicas,
             slot,
-            synced_seq,
+            durable,
             next_seq,
             section: Section::default(),
             done: Vec::with_capacity(items),
@@ -336,9 +374,15 @@ impl<'a> Group<'a> {
         run: &[usize],
         prepared: &[Prepared<'_>],
     ) {
-        let post = &prepared[run[0]].post;
+        let items = run;
+        let post = prepared[items[0]].post;
+        let mut run = Run {
+            post,
+            place: self.section.posts.len() as u32,
+            increments: None,
+            changes: Changes::default(),
+        };
         let time_ms = self.engine.now_ms();
-        let mut changes = Changes::default();
         let known = locked.iter_mut().find(|(number, _)| *number == post.number);
         let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
         let figures: &mut Figures = match known {
@@ -346,25 +390,31 @@ impl<'a> Group<'a> {
             None => &mut *own_lock.insert(post.figures()),
         };
         let before = self.section.local.len();
-        for at in run {
+        for at in items {
             let item = &prepared[*at];
             let (action, done) = match (item.command, item.user) {
                 (Command::Like { .. }, Some((user, hash))) => {
-                    self.like(shard, figures, post, (user, hash), &mut changes)
+                    self.like(shard, figures, &mut run, (user, hash))
                 }
                 (Command::Unlike { .. }, Some((user, hash))) => {
-                    self.unlike(shard, post, (user, hash), &item.named, &mut changes)
+                    self.unlike(shard, &mut run, (user, hash), &item.named)
                 }
-                _ => self.add(figures, item, &mut changes),
+                _ => self.add(figures, &mut run, item.command),
             };
             if let Some(action) = action {
-                self.section.local.push(LocalEvent { time_ms, action });
+                self.section.local.push(Event { time_ms, action });
                 self.next_seq += 1;
             }
             self.done.push((*at, done));
         }
         if self.section.local.len() == before {
             return;
+        }
+        self.section.posts.push(post.clone());
+        let mut changes = run.changes;
+        if let Some(increments) = run.increments {
+            let context = self.context(post);
+            changes.fingerprint += figures.raise_increments(context, self.durable.0, increments);
         }
         figures.touch(time_ms);
         self.engine.count_likers(changes.likers());
@@ -394,13 +444,12 @@ impl<'a> Group<'a> {
     fn like(
         &mut self,
         shard: &mut Shard,
-        figures: &mut Figures,
-        post: &Arc<Post>,
+        figures: &Figures,
+        run: &mut Run<'_>,
         (user, hash): (&UserId, UserHash),
-        changes: &mut Changes,
-    ) -> (Option<LocalAction>, Done) {
-        let live = shard.dots(post, user, hash);
-        if self.engine.absorbs(live, self.synced_seq) {
+    ) -> (Option<Action>, Done) {
+        let live = shard.dots(run.post, user, hash);
+        if self.engine.absorbs(live, self.durable) {
             let done = Done {
                 outcome: Outcome::LikedAgain,
                 dot: self.replicas.smallest(live),
@@ -409,20 +458,21 @@ impl<'a> Group<'a> {
             return (None, done);
         }
         let dot = self.next_dot();
-        let context = self.context(post);
-        let dots = Dots::from_slice(&[dot]);
+        let context = self.context(run.post);
+        let dots = Dots::from_buf([dot]);
         let replaced = shard
-            .likers_mut(post)
-            .set(context, user, hash, dots, changes);
-        self.remember_orphans(post, (user, hash), &replaced, changes);
-        let increments = figures.increments(dot.replica) + 1;
-        changes.fingerprint += figures.raise_increments(context, dot.replica, increments);
+            .likers_mut(run.post)
+            .set(context, user, hash, dots, &mut run.changes);
+        self.remember_orphans(run, (user, hash), &replaced);
+        let made = run.increments;
+        let increments = made.unwrap_or_else(|| figures.increments(dot.replica)) + 1;
+        run.increments = Some(increments);
         let outcome = match replaced.is_empty() {
             true => Outcome::Liked,
             false => Outcome::LikedAgain,
         };
-        let action = LocalAction::Like {
-            post: post.clone(),
+        let action = Action::Like {
+            post: run.place,
             user: user.clone(),
             increments,
             replaced: replaced.clone(),
@@ -438,11 +488,11 @@ impl<'a> Group<'a> {
     fn unlike(
         &mut self,
         shard: &mut Shard,
-        post: &Arc<Post>,
+        run: &mut Run<'_>,
         (user, hash): (&UserId, UserHash),
         named: &[Dot],
-        changes: &mut Changes,
-    ) -> (Option<LocalAction>, Done) {
+    ) -> (Option<Action>, Done) {
+        let post = run.post;
         let refused = |outcome| {
             let removed = Dots::new();
             let dot = None;
@@ -468,15 +518,15 @@ impl<'a> Group<'a> {
             let context = self.context(post);
             shard
                 .likers_mut(post)
-                .set(context, user, hash, Dots::new(), changes);
+                .set(context, user, hash, Dots::new(), &mut run.changes);
         }
-        self.remember_orphans(post, (user, hash), &removed, changes);
+        self.remember_orphans(run, (user, hash), &removed);
         let outcome = match live.is_empty() {
             true => Outcome::NotLiked,
             false => Outcome::Unliked,
         };
-        let action = LocalAction::Unlike {
-            post: post.clone(),
+        let action = Action::Unlike {
+            post: run.place,
             user: user.clone(),
             removed: removed.clone(),
         };
@@ -498,9 +548,8 @@ impl<'a> Group<'a> {
         }
         let mut orphans = self.engine.orphans.lock();
         let frontier = self.engine.frontier.read();
-        let (own, _) = self.engine.own_covered();
         let dead = |dot: &Dot| {
-            dot.replica == own
+            dot.replica == self.durable.0
                 || frontier.covers(*dot)
                 || orphans.known().contains(*dot, &post.id, user)
         };
@@ -521,21 +570,19 @@ impl<'a> Group<'a> {
     /// Removed dots whose events are not covered here will arrive, and must be found dead.
     fn remember_orphans(
         &self,
-        post: &Post,
+        run: &mut Run<'_>,
         (user, hash): (&UserId, UserHash),
         removed: &[Dot],
-        changes: &mut Changes,
     ) {
-        let (own, _) = self.engine.own_covered();
-        if removed.iter().all(|dot| dot.replica == own) {
+        if removed.iter().all(|dot| dot.replica == self.durable.0) {
             return;
         }
         let mut orphans = self.engine.orphans.lock();
         let frontier = self.engine.frontier.read();
         for dot in removed {
-            let covered = dot.replica == own || frontier.covers(*dot);
-            if !covered && orphans.known_mut().insert(*dot, &post.id, user) {
-                changes.fingerprint += self.context(post).orphan_removal(hash, *dot);
+            let covered = dot.replica == self.durable.0 || frontier.covers(*dot);
+            if !covered && orphans.known_mut().insert(*dot, &run.post.id, user) {
+                run.changes.fingerprint += self.context(run.post).orphan_removal(hash, *dot);
             }
         }
     }
@@ -543,10 +590,10 @@ impl<'a> Group<'a> {
     fn add(
         &mut self,
         figures: &mut Figures,
-        item: &Prepared<'_>,
-        changes: &mut Changes,
-    ) -> (Option<LocalAction>, Done) {
-        let Command::Add { counter, delta, .. } = item.command else {
+        run: &mut Run<'_>,
+        command: &Command,
+    ) -> (Option<Action>, Done) {
+        let Command::Add { counter, delta, .. } = command else {
             unreachable!("likes and unlikes have a user");
         };
         let mut done = Done {
@@ -560,11 +607,13 @@ impl<'a> Group<'a> {
             done.outcome = Outcome::BeyondBound;
             return (None, done);
         };
-        let context = self.context(&item.post);
-        changes.fingerprint += figures.merge_counter(context, counter, entry);
-        let action = LocalAction::Add {
-            post: item.post.clone(),
-            counter: counter.clone(),
+        let context = self.context(run.post);
+        run.changes.fingerprint += figures.merge_counter(context, counter, entry);
+        let place = self.section.counters.len() as u32;
+        self.section.counters.push(counter.clone());
+        let action = Action::Add {
+            post: run.place,
+            counter: place,
             increments: entry.increments,
             decrements: entry.decrements,
         };
@@ -585,8 +634,8 @@ impl<'a> Group<'a> {
             .last()
             .map_or(at_ms, |event| event.time_ms);
         while (self.section.local.len() as u64) < events {
-            let action = LocalAction::Empty;
-            self.section.local.push(LocalEvent { time_ms, action });
+            let action = Action::Empty;
+            self.section.local.push(Event { time_ms, action });
         }
         if let Some((id, digest)) = request {
             let numbered = self
@@ -621,7 +670,7 @@ type LockedFigures<'a> = Vec<(PostNumber, MutexGuard<'a, Figures>)>;
 /// draw a replica's increments in another order than its numbers, and the published sum between the
 /// two would belong to no frontier.
 fn lock_wide<'a>(here: &[usize], prepared: &'a [Prepared<'_>]) -> LockedFigures<'a> {
-    let posts = here.iter().map(|at| &prepared[*at].post);
+    let posts = here.iter().map(|at| prepared[*at].post);
     let mut wide: Vec<&Arc<Post>> = posts.filter(|post| post.is_wide()).collect();
     wide.sort_unstable_by_key(|post| post.number);
     wide.dedup_by_key(|post| post.number);

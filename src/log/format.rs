@@ -1,5 +1,5 @@
 //! The bytes of the log: segment birth, segment header, records. The layout is told in
-//! `docs/log-format.md`; nothing here reads or writes a file.
+//! `docs/protocol.md`; nothing here reads or writes a file.
 
 use bytes::{BufMut, Bytes, BytesMut};
 use xxhash_rust::xxh3::{Xxh3, xxh3_64};

@@ -6,7 +6,7 @@
 //!
 //! Opening replays what is there ([`open`]): a torn tail is cut off, for nobody was told of it;
 //! damage before the end is refused, for somebody was. The layout of the bytes, and the argument why
-//! the two can be told apart, stand in `docs/log-format.md`. The log knows nothing of what its
+//! the two can be told apart, stand in `docs/protocol.md`. The log knows nothing of what its
 //! records mean.
 
 mod error;
@@ -33,6 +33,7 @@ pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, framed_bytes};
 pub use reader::{LogChunk, LogReader, SegmentInfo};
 pub use recovery::{LogReport, OpenedLog, TornTail, open};
 pub use space::{LogEnded, Room, SparePreparer};
+pub use survey::check_owner;
 pub use trimmer::LogTrimmer;
 pub use writer::{Appended, LogWriter};
 
@@ -117,14 +118,27 @@ impl Default for LogOptions {
         Self {
             folder: "log".to_owned(),
             segment_bytes: 64 << 20,
-            group_bytes_max: framed_bytes(limits::RECORD_BYTES_MAX) as u64,
+            group_bytes_max: GROUP_BYTES_MAX,
             context_bytes_max: 1 << 20,
             tail_bytes_max: 16 << 20,
         }
     }
 }
 
+/// No group is larger, however large the segments are.
+const GROUP_BYTES_MAX: u64 = framed_bytes(limits::RECORD_BYTES_MAX) as u64;
+
 impl LogOptions {
+    /// A log with segments of this size, in each of which a group may take all the room there is.
+    pub fn with_segments_of(segment_bytes: u64) -> Self {
+        let mut options = Self {
+            segment_bytes,
+            ..Self::default()
+        };
+        options.group_bytes_max = options.segment_record_bytes().min(GROUP_BYTES_MAX);
+        options
+    }
+
     /// Bytes of records that surely fit into an empty segment.
     pub fn segment_record_bytes(&self) -> u64 {
         let front = format::BIRTH_BYTES + format::header_bytes_max(self.context_bytes_max);

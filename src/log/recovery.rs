@@ -68,7 +68,7 @@ pub async fn open(
 ) -> Result<OpenedLog, OpenError> {
     options.check()?;
     create_folder(&seams, &options.folder).await?;
-    let found = survey(&seams, &options, &identity).await?;
+    let found = survey(seams.files.as_ref(), &options, &identity).await?;
     let must_reach = must_reach.max(replay_from.unwrap_or_default());
     let start = starting_segment(&found, replay_from)?;
     let mut replay = Replay::new(replay_from.unwrap_or_default(), visit);

@@ -10,8 +10,8 @@ use super::format::{
     ALIGNMENT, BIRTH_BYTES, Birth, FORMAT_VERSION, Frame, Header, header_bytes_max,
 };
 use super::segment::{Segment, base_of, path_of};
-use super::{LogIdentity, LogOptions, LogSeams, OpenError, Position};
-use crate::seams::File;
+use super::{LogIdentity, LogOptions, OpenError, Position};
+use crate::seams::{File, Files};
 
 /// One segment file.
 pub(super) struct Found {
@@ -32,19 +32,32 @@ pub(super) struct Remains {
     pub dirty: Range<u64>,
 }
 
+/// Refuses a log of another cluster, region or newer format, and changes nothing. For those who open
+/// what lies beside the log, before they do.
+pub async fn check_owner(
+    files: &dyn Files,
+    options: &LogOptions,
+    identity: &LogIdentity,
+) -> Result<(), OpenError> {
+    match files.list(&options.folder).await {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
+        _ => survey(files, options, identity).await.map(drop),
+    }
+}
+
 /// The segment files, oldest first. Refuses those of another cluster, region or newer format.
 pub(super) async fn survey(
-    seams: &LogSeams,
+    files: &dyn Files,
     options: &LogOptions,
     identity: &LogIdentity,
 ) -> Result<Vec<Found>, OpenError> {
     let folder = &options.folder;
-    let listed = seams.files.list(folder).await;
+    let listed = files.list(folder).await;
     let names = listed.map_err(io_error(folder, "listing"))?;
     let mut found = Vec::new();
     for base in names.iter().filter_map(|name| base_of(name)) {
         let path = path_of(folder, base);
-        let segment = look_at(seams, options, base, &path).await;
+        let segment = look_at(files, options, base, &path).await;
         let segment = segment.map_err(io_error(&path, "reading"))?;
         segment.check(identity)?;
         found.push(segment);
@@ -53,12 +66,12 @@ pub(super) async fn survey(
 }
 
 async fn look_at(
-    seams: &LogSeams,
+    files: &dyn Files,
     options: &LogOptions,
     base: Position,
     path: &str,
 ) -> io::Result<Found> {
-    let file = seams.files.open(path).await?;
+    let file = files.open(path).await?;
     let len = file.len().await?;
     let birth = Birth::decode(&file.read_at(0, BIRTH_BYTES).await?);
     let birth = birth.filter(|birth| birth.base == base);

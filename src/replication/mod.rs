@@ -1,6 +1,174 @@
 //! Replication: sessions with peers, snapshots, and what is known of the links.
 //!
-//! `docs/protocol.md` describes the exchange. The session machine knows no task, socket, file or clock.
+//! `docs/protocol.md` describes the exchange. The session machine ([`session`]) knows no task, socket,
+//! file or clock; [`driver`] runs it, [`dialer`] and [`server`] bring it streams. All of them know the
+//! engine and the seams, and neither clients nor concrete adapters.
 
+pub mod ack_table;
+pub mod catch_up;
+mod dialer;
+mod driver;
+pub mod frame;
 pub mod links;
 pub mod parts;
+mod registry;
+mod server;
+pub mod session;
+pub mod staged;
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::Engine;
+use crate::ids::{Region, Replica};
+use crate::log::LogReader;
+use crate::replication::ack_table::AckTable;
+use crate::replication::catch_up::{CatchUp, SnapshotParts};
+use crate::replication::links::LinkBoard;
+use crate::replication::registry::Registry;
+use crate::seams::{Listener, Randomness, Transport};
+
+/// An idle connection is probed this often,
+pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
+/// and given up after this long without an answer.
+pub(crate) const KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(3);
+/// How long sessions have to say goodbye.
+const SHUTDOWN_MAX: Duration = Duration::from_secs(3);
+
+/// Where a configured peer is found.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerEndpoint {
+    pub region: Region,
+    /// A name or an address, IPv6 in brackets. Resolved at each dial.
+    pub host: String,
+    pub port: u16,
+}
+
+impl fmt::Display for PeerEndpoint {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// What replication is told at its start. `config` documents the figures.
+#[derive(Debug, Clone)]
+pub struct ReplicationOptions {
+    /// One a region at most.
+    pub peers: Vec<PeerEndpoint>,
+    pub relay_after_ms: u64,
+    pub backoff_min_ms: u64,
+    pub backoff_max_ms: u64,
+    pub heartbeat_ms: u64,
+    pub silence_ms: u64,
+    pub dial_timeout_ms: u64,
+    pub window_bytes: usize,
+    pub block_bytes: usize,
+}
+
+/// What a peer said when its session began.
+#[derive(Debug, Clone)]
+pub struct PeerAnswer {
+    pub replica: Replica,
+    pub frontier: Arc<VersionVector>,
+}
+
+/// The newest answer of each region that has answered.
+pub type PeerAnswers = BTreeMap<Region, PeerAnswer>;
+
+/// What replication stands on.
+pub struct ReplicationParts {
+    pub engine: Arc<Engine>,
+    pub log: LogReader,
+    pub transport: Arc<dyn Transport>,
+    pub listener: Box<dyn Listener>,
+    pub randomness: Arc<dyn Randomness>,
+    pub snapshots: SnapshotParts,
+    pub links: Arc<LinkBoard>,
+    pub acks: Arc<AckTable>,
+}
+
+/// What the sessions of a node share.
+pub(crate) struct Exchange {
+    options: ReplicationOptions,
+    engine: Arc<Engine>,
+    log: LogReader,
+    transport: Arc<dyn Transport>,
+    randomness: Arc<dyn Randomness>,
+    snapshots: SnapshotParts,
+    registry: Registry,
+    catch_up: CatchUp,
+    links: Arc<LinkBoard>,
+    acks: Arc<AckTable>,
+    answers: watch::Sender<PeerAnswers>,
+    /// Every task of replication is spawned here.
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+impl Exchange {
+    /// Where the peers of a region are asked for snapshots.
+    fn endpoint(&self, region: &Region) -> Option<&PeerEndpoint> {
+        let mut peers = self.options.peers.iter();
+        peers.find(|peer| peer.region == *region)
+    }
+}
+
+/// Replication at work.
+pub struct RunningReplication {
+    /// What the peers said when their sessions began.
+    pub answers: watch::Receiver<PeerAnswers>,
+    exchange: Arc<Exchange>,
+}
+
+/// Starts to listen for peers and to dial them. Must be called within a runtime.
+pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningReplication {
+    let (answers, answered) = watch::channel(PeerAnswers::new());
+    let exchange = Arc::new(Exchange {
+        engine: parts.engine,
+        log: parts.log,
+        transport: parts.transport,
+        randomness: parts.randomness,
+        snapshots: parts.snapshots,
+        registry: Registry::default(),
+        catch_up: CatchUp::default(),
+        links: parts.links,
+        acks: parts.acks,
+        answers,
+        tasks: TaskTracker::new(),
+        stop: CancellationToken::new(),
+        options,
+    });
+    let tasks = &exchange.tasks;
+    tasks.spawn(server::run(exchange.clone(), parts.listener));
+    tasks.spawn(catch_up::run(exchange.clone()));
+    for peer in exchange.options.peers.clone() {
+        tasks.spawn(dialer::run(exchange.clone(), peer));
+    }
+    RunningReplication {
+        answers: answered,
+        exchange,
+    }
+}
+
+impl RunningReplication {
+    /// Closes the sessions, each with a word to its peer, and the listener. Returns when all tasks have
+    /// ended, or when they took too long.
+    pub async fn shutdown(self) {
+        self.exchange.stop.cancel();
+        self.exchange.tasks.close();
+        if timeout(SHUTDOWN_MAX, self.exchange.tasks.wait())
+            .await
+            .is_err()
+        {
+            tracing::warn!("sessions with peers did not end in time");
+        }
+    }
+}

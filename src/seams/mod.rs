@@ -1,4 +1,5 @@
-//! What the node asks of the world, as traits: files, a checkpoint store, workers, a clock, chance.
+//! What the node asks of the world, as traits: files, a checkpoint store, workers, connections, a
+//! clock, chance.
 //!
 //! The same node runs in production and in the simulator; they differ in what is plugged in here.
 //! This layer knows no library and no operating system.
@@ -6,9 +7,11 @@
 pub mod checkpoint_store;
 pub mod environment;
 pub mod files;
+pub mod transport;
 pub mod workers;
 
 pub use checkpoint_store::CheckpointStore;
 pub use environment::{Clock, Randomness};
 pub use files::{File, Files, IoFuture};
+pub use transport::{Connection, Listener, Transport};
 pub use workers::{Worker, WorkerHandle, WorkerLost, Workers};

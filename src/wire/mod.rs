@@ -1,4 +1,11 @@
-//! The generated types of the two protocols, as the proto files describe them.
+//! The generated types of the two protocols, as the proto files describe them, and the one place where
+//! clients' messages are checked and put into the words of the domain.
+
+pub mod batch;
+pub mod field;
+pub mod requests;
+
+pub mod frames;
 
 /// The public interface.
 pub mod v1 {

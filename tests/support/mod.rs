@@ -16,7 +16,7 @@ use likewise::crdt::version_vector::VersionVector;
 use likewise::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use likewise::engine::command::{Command, Write};
 use likewise::engine::committer::Committer;
-use likewise::engine::merge::{MergeError, Parts, merge_stage};
+use likewise::engine::merge::{MergeError, Parts, Stage, merge_stage};
 use likewise::engine::read::{Detail, PostView};
 use likewise::engine::record;
 use likewise::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
@@ -173,8 +173,6 @@ impl Machine {
             request_items_max: 1_000,
             orphan_removals_max: 100,
             watchers_max: 10,
-            waiting_max: 10,
-            checkpoint_row_bytes: 32 << 10,
         };
         let Recovered {
             engine,
@@ -374,10 +372,7 @@ impl Node {
     }
 
     pub async fn merge(&mut self, parts: &[SnapshotResponse]) -> Result<(), MergeError> {
-        let engine = self.engine.clone();
-        let parts = parts.to_vec();
-        let open = async || Ok(Staged(engine.clone(), parts.clone().into_iter()));
-        merge_stage(&self.engine.clone(), &mut self.checkpointer, open).await
+        self.merge_and_stop(parts, usize::MAX).await
     }
 
     /// Merges, but the stage cannot be read from part `stop` on, once the likers are reached.
@@ -386,17 +381,13 @@ impl Node {
         parts: &[SnapshotResponse],
         stop: usize,
     ) -> Result<(), MergeError> {
-        let opened = AtomicU64::new(0);
-        let engine = self.engine.clone();
-        let open = async || {
-            let pass = opened.fetch_add(1, Ordering::Relaxed);
-            let len = if pass < 2 { parts.len() } else { stop };
-            match pass {
-                3.. => Err(MergeError::Form("stopped on purpose")),
-                _ => Ok(Staged(engine.clone(), parts[..len].to_vec().into_iter())),
-            }
+        let stage = Carried {
+            engine: self.engine.clone(),
+            parts: parts.to_vec(),
+            stop,
+            opened: AtomicU64::new(0),
         };
-        merge_stage(&self.engine.clone(), &mut self.checkpointer, open).await
+        merge_stage(&self.engine.clone(), &mut self.checkpointer, &stage).await
     }
 
     /// The process ends without a word; what the system took is on the disk, synced or not.
@@ -412,6 +403,34 @@ impl Node {
             task.abort();
             let _aborted = task.await;
         }
+    }
+}
+
+/// A snapshot in memory. It is read four times: whole, for figures, for likers, for the tail.
+struct Carried {
+    engine: Arc<Engine>,
+    parts: Vec<SnapshotResponse>,
+    stop: usize,
+    opened: AtomicU64,
+}
+
+impl Stage for Carried {
+    type Parts = Staged;
+
+    async fn open(&self) -> Result<Staged, MergeError> {
+        let pass = self.opened.fetch_add(1, Ordering::Relaxed);
+        let len = if pass < 2 {
+            self.parts.len()
+        } else {
+            self.stop.min(self.parts.len())
+        };
+        if pass == 3 && self.stop < self.parts.len() {
+            return Err(MergeError::Form("stopped on purpose"));
+        }
+        Ok(Staged(
+            self.engine.clone(),
+            Vec::from(&self.parts[..len]).into_iter(),
+        ))
     }
 }
 

@@ -1,0 +1,267 @@
+//! The client of the measurements: unary calls from many tasks, and one stream of batches.
+
+use std::collections::HashMap;
+use std::time::{Duration, Instant};
+
+use anyhow::{bail, ensure};
+use likewise::wire::v1::like_service_client::LikeServiceClient;
+use likewise::wire::v1::{
+    GetPostRequest, IntegerColumn, LikeRequest, Operation, Outcome, StreamWritesRequest,
+    WriteBatch, stream_writes_response, write_batch,
+};
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Channel;
+use tonic_health::pb::HealthCheckRequest;
+use tonic_health::pb::health_client::HealthClient;
+
+use crate::machine::Watch;
+use crate::node::Node;
+use crate::report::{Measured, latencies};
+
+const CONNECTIONS: usize = 4;
+/// Calls under way on each connection.
+const CALLS: usize = 64;
+/// Batches under way on the stream.
+pub const IN_FLIGHT: usize = 16;
+const BATCH: usize = 1_000;
+const USERS: u64 = 10_000_000;
+
+pub struct Client {
+    pid: u32,
+    channels: Vec<Channel>,
+}
+
+/// The users of a batch, random among all.
+pub fn users(rng: &mut SmallRng) -> Vec<u64> {
+    (0..BATCH).map(|_| rng.random_range(0..USERS)).collect()
+}
+
+/// Likes of one post.
+pub fn batch_of(post: &str, values: Vec<u64>) -> WriteBatch {
+    let prefix = "u".to_owned();
+    WriteBatch {
+        posts: vec![post.to_owned()],
+        operations: vec![Operation::Like as i32],
+        users: Some(write_batch::Users::UserIntegers(IntegerColumn {
+            prefix,
+            values,
+        })),
+        ..WriteBatch::default()
+    }
+}
+
+/// Who was sent, to know what the count must be.
+pub struct Seen {
+    bits: Vec<u64>,
+    count: u64,
+    batches: u64,
+}
+
+impl Seen {
+    fn add(&mut self, users: &[u64]) {
+        self.batches += 1;
+        for user in users {
+            let word = &mut self.bits[(user / 64) as usize];
+            let bit = 1 << (user % 64);
+            self.count += u64::from(*word & bit == 0);
+            *word |= bit;
+        }
+    }
+}
+
+impl Client {
+    pub async fn connect(node: &Node) -> anyhow::Result<Self> {
+        let mut channels = Vec::new();
+        for _ in 0..CONNECTIONS {
+            let endpoint = Channel::from_shared(node.address.clone())?;
+            channels.push(endpoint.tcp_nodelay(true).connect().await?);
+        }
+        let pid = node.pid();
+        Ok(Self { pid, channels })
+    }
+
+    /// Calls from all tasks until the time is over.
+    async fn unary<F>(
+        &self,
+        span: Duration,
+        call: impl Fn(Channel, u64) -> F + Clone + Send + 'static,
+    ) -> anyhow::Result<Measured>
+    where
+        F: Future<Output = Result<(), tonic::Status>> + Send,
+    {
+        let watch = Watch::start(Some(self.pid))?;
+        let end = Instant::now() + span;
+        let mut tasks = Vec::new();
+        for seed in 0..(CONNECTIONS * CALLS) as u64 {
+            let channel = self.channels[seed as usize % CONNECTIONS].clone();
+            let call = call.clone();
+            tasks.push(tokio::spawn(async move {
+                let mut rng = SmallRng::seed_from_u64(seed);
+                let mut latency = latencies()?;
+                while Instant::now() < end {
+                    let since = Instant::now();
+                    call(channel.clone(), rng.random_range(0..USERS)).await?;
+                    latency.record(since.elapsed().as_micros() as u64)?;
+                }
+                anyhow::Ok(latency)
+            }));
+        }
+        let mut latency = latencies()?;
+        for task in tasks {
+            latency.add(task.await??)?;
+        }
+        Measured::new(latency.len(), latency, watch.stop()?)
+    }
+
+    /// The nearest to an echo that the node serves: grpc.health.v1 Check reads one value.
+    pub async fn checks(&self, span: Duration) -> anyhow::Result<Measured> {
+        self.unary(span, |channel, _| async move {
+            let service = String::new();
+            let request = HealthCheckRequest { service };
+            HealthClient::new(channel).check(request).await.map(drop)
+        })
+        .await
+    }
+
+    pub async fn likes(&self, span: Duration) -> anyhow::Result<Measured> {
+        self.unary(span, |channel, user| async move {
+            let request = LikeRequest {
+                post: "unary".to_owned(),
+                user: format!("u{user}"),
+                ..LikeRequest::default()
+            };
+            LikeServiceClient::new(channel)
+                .like(request)
+                .await
+                .map(drop)
+        })
+        .await
+    }
+
+    pub async fn reads(&self, span: Duration) -> anyhow::Result<Measured> {
+        self.unary(span, |channel, _| async move {
+            let request = get("unary");
+            let mut client = LikeServiceClient::new(channel);
+            client.get_post(request).await.map(drop)
+        })
+        .await
+    }
+
+    /// Streams likes of one post by random users.
+    pub async fn stream(
+        &self,
+        post: &str,
+        seed: u64,
+        span: Duration,
+    ) -> anyhow::Result<(Measured, Seen)> {
+        let mut seen = Seen {
+            bits: vec![0; USERS.div_ceil(64) as usize],
+            count: 0,
+            batches: 0,
+        };
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let end = Instant::now() + span;
+        let next = || {
+            (Instant::now() < end).then(|| {
+                let users = users(&mut rng);
+                seen.add(&users);
+                users
+            })
+        };
+        let measured = self.stream_batches(post, next).await?;
+        Ok((measured, seen))
+    }
+
+    /// Streams the same likes again, from the first one on.
+    pub async fn stream_again(
+        &self,
+        post: &str,
+        seed: u64,
+        seen: &Seen,
+        span: Duration,
+    ) -> anyhow::Result<Measured> {
+        let mut rng = SmallRng::seed_from_u64(seed);
+        let end = Instant::now() + span;
+        let mut left = seen.batches;
+        let next = || {
+            (left > 0 && Instant::now() < end).then(|| {
+                left -= 1;
+                users(&mut rng)
+            })
+        };
+        self.stream_batches(post, next).await
+    }
+
+    async fn stream_batches(
+        &self,
+        post: &str,
+        mut next: impl FnMut() -> Option<Vec<u64>>,
+    ) -> anyhow::Result<Measured> {
+        let (requests, rx) = mpsc::channel(IN_FLIGHT);
+        let mut client = LikeServiceClient::new(self.channels[0].clone());
+        let watch = Watch::start(Some(self.pid))?;
+        let answers = client.stream_writes(ReceiverStream::new(rx)).await?;
+        let mut answers = answers.into_inner();
+        let mut latency = latencies()?;
+        let mut begun: HashMap<u64, Instant> = HashMap::new();
+        let (mut batches, mut items) = (0, 0);
+        loop {
+            while begun.len() < IN_FLIGHT
+                && let Some(users) = next()
+            {
+                batches += 1;
+                let request = StreamWritesRequest {
+                    batch_id: batches,
+                    batch: Some(batch_of(post, users)),
+                };
+                begun.insert(batches, Instant::now());
+                requests.send(request).await?;
+            }
+            if begun.is_empty() {
+                break;
+            }
+            let Some(answer) = answers.message().await? else {
+                bail!("the stream ended");
+            };
+            let since = begun.remove(&answer.batch_id);
+            let since = since.ok_or_else(|| anyhow::anyhow!("an answer to no batch"))?;
+            latency.record(since.elapsed().as_micros() as u64)?;
+            items += answered(answer.outcome)?;
+        }
+        Measured::new(items, latency, watch.stop()?)
+    }
+
+    /// The count is exactly that of the users who were sent.
+    pub async fn check_count(&self, post: &str, seen: &Seen) -> anyhow::Result<()> {
+        let mut client = LikeServiceClient::new(self.channels[0].clone());
+        let answer = client.get_post(get(post)).await?.into_inner();
+        let found = answer.likes.map_or(0, |likes| likes.count);
+        ensure!(found == seen.count, "{found} in place of {}", seen.count);
+        Ok(())
+    }
+}
+
+fn get(post: &str) -> GetPostRequest {
+    GetPostRequest {
+        post: post.to_owned(),
+        ..GetPostRequest::default()
+    }
+}
+
+/// How many items the answer says were liked; any other outcome makes the figures worthless.
+fn answered(outcome: Option<stream_writes_response::Outcome>) -> anyhow::Result<u64> {
+    let Some(stream_writes_response::Outcome::Result(result)) = outcome else {
+        bail!("a batch was refused: {outcome:?}");
+    };
+    let liked = [Outcome::Liked as i32, Outcome::LikedAgain as i32];
+    ensure!(
+        result
+            .outcomes
+            .iter()
+            .all(|outcome| liked.contains(outcome))
+    );
+    Ok(result.outcomes.len() as u64)
+}

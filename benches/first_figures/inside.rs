@@ -1,0 +1,141 @@
+//! Measured inside this process, without gRPC: the log alone, and the engine on its log.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use bytes::Bytes;
+use hdrhistogram::Histogram;
+use likewise::adapters::os_files::OsFiles;
+use likewise::adapters::system::OsRandomness;
+use likewise::adapters::threads::ThreadWorkers;
+use likewise::config::Config;
+use likewise::engine::Engine;
+use likewise::engine::commit::Refused;
+use likewise::ids::{ClusterId, Region};
+use likewise::log::{self, LogIdentity, LogOptions, LogSeams, LogWriter, Position, RecordKind};
+use likewise::node::{engine_options, storage};
+use likewise::seams::Workers;
+use likewise::wire::batch;
+use rand::rngs::SmallRng;
+use rand::{Rng, SeedableRng};
+
+use crate::client::{IN_FLIGHT, batch_of, users};
+use crate::machine::Watch;
+use crate::node::folder;
+use crate::report::{Measured, latencies};
+
+/// About what the record of a single like takes.
+const RECORD_BYTES: usize = 100;
+
+/// Appends one small record after the other, each with a sync of its own, on a thread of its own.
+pub async fn syncs(span: Duration) -> anyhow::Result<Measured> {
+    let folder = folder()?;
+    let seams = LogSeams {
+        files: Arc::new(OsFiles::new(folder.path())?),
+        randomness: Arc::new(OsRandomness),
+    };
+    let identity = LogIdentity {
+        cluster: ClusterId::new("bench")?,
+        region: Region::new("bench")?,
+    };
+    let start = Position::START;
+    let opened = log::open(seams, LogOptions::default(), identity, None, start, |_| {
+        Ok(())
+    })
+    .await?;
+    let workers = ThreadWorkers::new(tokio::runtime::Handle::current());
+    let spare = workers.spawn("log-spare", Box::pin(opened.preparer.run()));
+    let (tx, rx) = tokio::sync::oneshot::channel();
+    let writing = async move {
+        let measured = sync_for(opened.writer, span).await;
+        if tx.send(measured).is_err() {
+            eprintln!("nobody waits for the syncs' figures");
+        }
+    };
+    let writer = workers.spawn("log-writer", Box::pin(writing));
+    let measured = rx.await??;
+    writer.await?;
+    spare.await?;
+    Ok(measured)
+}
+
+async fn sync_for(mut writer: LogWriter, span: Duration) -> anyhow::Result<Measured> {
+    let mut rng = SmallRng::seed_from_u64(1);
+    let mut latency = latencies()?;
+    let watch = Watch::start(None)?;
+    let end = Instant::now() + span;
+    while Instant::now() < end {
+        let record: [u8; RECORD_BYTES] = std::array::from_fn(|_| rng.random());
+        let payload = vec![Bytes::copy_from_slice(&record)];
+        let since = Instant::now();
+        writer
+            .append(vec![(RecordKind(1), payload)], Bytes::new)
+            .await?;
+        latency.record(since.elapsed().as_micros() as u64)?;
+    }
+    Measured::new(latency.len(), latency, watch.stop()?)
+}
+
+/// Which users like.
+#[derive(Clone, Copy)]
+pub struct Likes {
+    pub seed: u64,
+}
+
+/// Batches of likes of one post, checked from the wire's columns, applied and synced: what the stream
+/// does less gRPC.
+pub async fn likes(likes: Likes, span: Duration) -> anyhow::Result<Measured> {
+    let folder = folder()?;
+    let mut config = Config::default();
+    config.node.data_dir = folder.path().join("data");
+    let storage = storage::open(&config, engine_options(&config)).await?;
+    let recovered = storage.recovered;
+    let engine = recovered.engine;
+    let committer = recovered.committer;
+    let workers = ThreadWorkers::new(tokio::runtime::Handle::current());
+    let writing = async move {
+        if let Err(error) = committer.run().await {
+            eprintln!("the log failed: {error}");
+        }
+    };
+    let writer = workers.spawn("log-writer", Box::pin(writing));
+    let spare = workers.spawn("log-spare", Box::pin(recovered.preparer.run()));
+    let watch = Watch::start(None)?;
+    let end = Instant::now() + span;
+    let writers = (0..IN_FLIGHT as u64).map(|number| {
+        let seed = likes.seed << 8 | number;
+        tokio::spawn(write_for(engine.clone(), seed, end))
+    });
+    let writers: Vec<_> = writers.collect();
+    let mut latency = latencies()?;
+    let mut items = 0;
+    for writer in writers {
+        let (written, times) = writer.await??;
+        items += written;
+        latency.add(times)?;
+    }
+    let took = watch.stop()?;
+    engine.queue().close(Refused::Stopping);
+    writer.await?;
+    spare.await?;
+    Measured::new(items, latency, took)
+}
+
+async fn write_for(
+    engine: Arc<Engine>,
+    seed: u64,
+    end: Instant,
+) -> anyhow::Result<(u64, Histogram<u64>)> {
+    let mut rng = SmallRng::seed_from_u64(seed);
+    let mut latency = latencies()?;
+    let mut items = 0;
+    while Instant::now() < end {
+        let users = users(&mut rng);
+        let since = Instant::now();
+        let checked = batch::check(engine.cluster(), Some(batch_of("hot", users)))?;
+        let written = engine.write(&checked.write).await?;
+        latency.record(since.elapsed().as_micros() as u64)?;
+        items += written.done.len() as u64;
+    }
+    Ok((items, latency))
+}

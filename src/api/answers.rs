@@ -1,0 +1,98 @@
+//! What the engine says → clients' messages. Like ids are made here, of durable dots only.
+
+use prost_types::Timestamp;
+
+use crate::api::Api;
+use crate::codec::text::encode_like_id;
+use crate::crdt::dot::{Dot, Replicas};
+use crate::engine::Serving;
+use crate::engine::read::{CounterView, PostView, RegionFigures};
+use crate::ids::{ClusterId, PostId, UserId};
+use crate::wire::v1::{CounterValue, PostLikes, RegionEntry};
+
+/// Whose like an id names.
+pub(super) type Target<'a> = (&'a PostId, &'a UserId);
+
+/// Makes like ids.
+pub(super) struct Namer<'a> {
+    cluster: &'a ClusterId,
+    replicas: &'a Replicas,
+}
+
+impl<'a> Namer<'a> {
+    pub(super) fn new(cluster: &'a ClusterId, replicas: &'a Replicas) -> Self {
+        Self { cluster, replicas }
+    }
+
+    /// One id for all the dots; empty where there are none.
+    pub(super) fn together(&self, target: Target<'_>, dots: &[Dot]) -> String {
+        if dots.is_empty() {
+            return String::new();
+        }
+        let named = dots
+            .iter()
+            .map(|dot| (self.replicas.id(dot.replica), dot.seq));
+        encode_like_id(self.cluster, target, named)
+    }
+
+    /// An id for each dot: equal ids name the same like, wherever they were given.
+    pub(super) fn each(&self, target: Target<'_>, dots: &[Dot]) -> Vec<String> {
+        dots.iter()
+            .map(|dot| self.together(target, &[*dot]))
+            .collect()
+    }
+}
+
+impl Api {
+    /// The likers of a post, for the answer to a write; unset while the node does not know them.
+    pub(super) fn count(&self, post: &PostId) -> Option<u64> {
+        match self.engine.serving() {
+            Serving::Ready => Some(self.engine.count(post)),
+            Serving::Rebuilding => None,
+        }
+    }
+}
+
+/// A post's likes. `durable` are those of the viewer's dots that may leave the node.
+pub(super) fn post_likes(
+    namer: &Namer<'_>,
+    (post, viewer): (&PostId, Option<&UserId>),
+    view: PostView,
+    durable: &[Dot],
+) -> PostLikes {
+    let name = |user| namer.together((post, user), durable);
+    PostLikes {
+        post: post.to_string(),
+        count: view.count,
+        viewer_likes: !view.viewer_dots.is_empty(),
+        viewer_like_id: viewer.map(name).unwrap_or_default(),
+        updated_at: timestamp(view.updated_at_ms),
+        regions: regions(view.regions),
+    }
+}
+
+pub(super) fn counter_value(view: CounterView) -> CounterValue {
+    CounterValue {
+        counter: view.counter.to_string(),
+        value: view.value.value,
+        clamped: view.value.clamped,
+        regions: regions(view.regions),
+    }
+}
+
+fn regions(figures: Vec<RegionFigures>) -> Vec<RegionEntry> {
+    let entry = |figures: RegionFigures| RegionEntry {
+        region: figures.region.to_string(),
+        increments: figures.increments,
+        decrements: figures.decrements,
+    };
+    figures.into_iter().map(entry).collect()
+}
+
+/// Unset for 0, which stands for never.
+pub(super) fn timestamp(ms: u64) -> Option<Timestamp> {
+    (ms > 0).then(|| Timestamp {
+        seconds: i64::try_from(ms / 1_000).unwrap_or(i64::MAX),
+        nanos: (ms % 1_000) as i32 * 1_000_000,
+    })
+}

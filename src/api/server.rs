@@ -1,0 +1,203 @@
+//! The listener for clients: connections, their limits, and the end.
+//!
+//! A connection beyond the limit waits in the listener's queue. At the shutdown no further connection is
+//! taken, streams and waits end by themselves (see [`Api`]), calls under way are finished, at most
+//! [`CLIENT_DRAIN_MAX`] long.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+
+use futures_util::stream::{self, Stream};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tonic::transport::server::{Connected, Router, TcpConnectInfo};
+use tonic_health::pb::health_server::HealthServer;
+
+use crate::api::Api;
+use crate::api::counters::Counters;
+use crate::api::health::Health;
+use crate::api::likes::Likes;
+use crate::api::status::Cluster;
+use crate::limits::{
+    ACCEPT_PAUSE, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
+    CLIENT_MESSAGE_BYTES_MAX,
+};
+use crate::wire::DESCRIPTORS;
+use crate::wire::v1::cluster_service_server::ClusterServiceServer;
+use crate::wire::v1::counter_service_server::CounterServiceServer;
+use crate::wire::v1::like_service_server::LikeServiceServer;
+
+/// Bounds of connections.
+#[derive(Debug, Clone)]
+pub struct ConnectionLimits {
+    /// Connections at once; a further one waits.
+    pub connections_max: usize,
+    /// Calls at once on one connection; a further one waits in the client.
+    pub streams_per_connection_max: u32,
+}
+
+/// Why clients are not served, or no more.
+#[derive(Debug, thiserror::Error)]
+pub enum ServeError {
+    #[error("the descriptors of the services cannot be read")]
+    Reflection(#[from] tonic_reflection::server::Error),
+    #[error("the clients' listener failed")]
+    Transport(#[from] tonic::transport::Error),
+}
+
+/// Serves clients until the API's shutdown, then finishes what is under way.
+pub async fn serve_clients(
+    listener: TcpListener,
+    api: Arc<Api>,
+    health: Health,
+    limits: ConnectionLimits,
+) -> Result<(), ServeError> {
+    let shutdown = api.shutdown.clone();
+    let incoming = connections(listener, limits.connections_max);
+    let serve = router(&api, &health, &limits)?
+        .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
+    tokio::pin!(serve);
+    let outcome = tokio::select! {
+        served = &mut serve => served,
+        () = follow_then_drain(&api, &health) => {
+            tracing::info!("clients' connections are closed with calls under way");
+            Ok(())
+        }
+    };
+    api.finish_writes().await;
+    Ok(outcome?)
+}
+
+/// Tells balancers how the node is; ends when the shutdown has given calls all the time they get.
+async fn follow_then_drain(api: &Api, health: &Health) {
+    tokio::select! {
+        biased;
+        () = api.shutdown.cancelled() => {}
+        () = health.follow(api.engine.clone()) => api.shutdown.cancelled().await,
+    }
+    health.withdraw().await;
+    tokio::time::sleep(CLIENT_DRAIN_MAX).await;
+}
+
+fn router(
+    api: &Arc<Api>,
+    health: &Health,
+    limits: &ConnectionLimits,
+) -> Result<Router, ServeError> {
+    let likes = LikeServiceServer::new(Likes(api.clone()));
+    let counters = CounterServiceServer::new(Counters(api.clone()));
+    let cluster = ClusterServiceServer::new(Cluster(api.clone()));
+    let reflection = || {
+        tonic_reflection::server::Builder::configure()
+            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
+    };
+    let router = tonic::transport::Server::builder()
+        .http2_keepalive_interval(Some(CLIENT_KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
+        .http2_adaptive_window(Some(true))
+        .max_concurrent_streams(limits.streams_per_connection_max)
+        .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
+        .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
+        .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
+        .add_service(HealthServer::new(health.service()))
+        .add_service(reflection().build_v1()?)
+        .add_service(reflection().build_v1alpha()?);
+    Ok(router)
+}
+
+/// Connections, at most so many at once.
+fn connections(
+    listener: TcpListener,
+    max: usize,
+) -> impl Stream<Item = io::Result<Connection>> + Send {
+    let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
+    stream::unfold((listener, places), |(listener, places)| async {
+        let place = places.clone().acquire_owned().await.ok()?;
+        let socket = accept(&listener).await;
+        let connection = Connection {
+            socket,
+            _place: place,
+        };
+        Some((Ok(connection), (listener, places)))
+    })
+}
+
+/// The next connection. A client that has gone again, or a lack of file descriptors, ends nothing.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        let error = match listener.accept().await {
+            Ok((socket, _)) => match socket.set_nodelay(true) {
+                Ok(()) => return socket,
+                Err(error) => error,
+            },
+            Err(error) => error,
+        };
+        let gone = [
+            io::ErrorKind::ConnectionAborted,
+            io::ErrorKind::ConnectionReset,
+            io::ErrorKind::InvalidInput,
+        ];
+        if !gone.contains(&error.kind()) {
+            tracing::warn!(%error, "no connection could be taken");
+            tokio::time::sleep(ACCEPT_PAUSE).await;
+        }
+    }
+}
+
+/// A client's connection, which holds its place until it ends.
+struct Connection {
+    socket: TcpStream,
+    _place: OwnedSemaphorePermit,
+}
+
+impl Connected for Connection {
+    type ConnectInfo = TcpConnectInfo;
+
+    fn connect_info(&self) -> TcpConnectInfo {
+        self.socket.connect_info()
+    }
+}
+
+impl AsyncRead for Connection {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Connection {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write(context, bytes)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.socket.is_write_vectored()
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.socket).poll_shutdown(context)
+    }
+}

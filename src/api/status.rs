@@ -1,0 +1,267 @@
+//! ClusterService: what the node knows of itself and of its links.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tonic::{Request, Response, Status};
+
+use crate::api::Api;
+use crate::api::answers::timestamp;
+use crate::engine::commit::Refused;
+use crate::engine::{Serving, Settlement};
+use crate::ids::{Epoch, Region};
+use crate::replication::links::{Agreement, LinkView};
+use crate::wire::v1::cluster_service_server::ClusterService;
+use crate::wire::v1::{
+    self, GetStatusRequest, GetStatusResponse, LinkStatus, NodeState, ReplicaStatus,
+};
+
+/// The service of the cluster's state.
+#[derive(Clone)]
+pub struct Cluster(pub(super) Arc<Api>);
+
+#[tonic::async_trait]
+impl ClusterService for Cluster {
+    async fn get_status(
+        &self,
+        _: Request<GetStatusRequest>,
+    ) -> Result<Response<GetStatusResponse>, Status> {
+        Ok(Response::new(self.0.status()))
+    }
+}
+
+impl Api {
+    fn status(&self) -> GetStatusResponse {
+        let engine = &self.engine;
+        let published = engine.board().newest();
+        let own = engine.own();
+        let settled = engine.settlement() == Settlement::Settled;
+        let mut heads: Vec<ReplicaStatus> = published
+            .named()
+            .map(|(replica, seq)| ReplicaStatus {
+                region: replica.region.to_string(),
+                epoch: replica.epoch.to_string(),
+                seq,
+            })
+            .collect();
+        heads.sort_by(|a, b| (&a.region, &a.epoch).cmp(&(&b.region, &b.epoch)));
+        let links = self.links.all();
+        GetStatusResponse {
+            cluster: engine.cluster().to_string(),
+            region: own.region.to_string(),
+            epoch: own.epoch.to_string(),
+            state: self.state() as i32,
+            settled,
+            // What is not settled is like nobody else's, and would look like damage.
+            fingerprint: match settled {
+                true => published.sums.total().to_string(),
+                false => String::new(),
+            },
+            replicas: published.vector.iter().count() as u64,
+            warnings: self.warnings(&own.region, &heads, &links),
+            heads,
+            links: links.into_iter().map(link_status).collect(),
+            token: published.token(engine.cluster()).to_string(),
+            posts: engine.posts() as u64,
+            likers: engine.likers(),
+            orphan_removals: engine.orphan_removals() as u64,
+            log_bytes: self.gauges.log_bytes(),
+            checkpointed_at: timestamp(engine.checkpointed_at_ms()),
+            version: format!(
+                "{} ({})",
+                env!("CARGO_PKG_VERSION"),
+                env!("LIKEWISE_COMMIT")
+            ),
+            started_at: timestamp(self.started_at_ms),
+        }
+    }
+
+    fn state(&self) -> NodeState {
+        match (self.engine.queue().closed(), self.engine.serving()) {
+            _ if self.shutdown.is_cancelled() => NodeState::Stopping,
+            (Some(Refused::Stopping), _) => NodeState::Stopping,
+            (Some(_), _) => NodeState::Poisoned,
+            (None, Serving::Rebuilding) => NodeState::Rebuilding,
+            (None, Serving::Ready) => NodeState::Ready,
+        }
+    }
+
+    fn warnings(&self, own: &Region, heads: &[ReplicaStatus], links: &[LinkView]) -> Vec<String> {
+        let mut warnings = Vec::new();
+        match self.state() {
+            NodeState::Poisoned => warnings.push(
+                "a sync of the log failed: no writes are taken until the node is restarted"
+                    .to_owned(),
+            ),
+            NodeState::Rebuilding => warnings.push(
+                "the data folder was empty: reads wait until a peer has given its state".to_owned(),
+            ),
+            NodeState::Ready | NodeState::Stopping | NodeState::Unspecified => {}
+        }
+        if self.engine.settlement() == Settlement::Merging {
+            warnings.push("a peer's snapshot is being merged".to_owned());
+        }
+        warnings.extend(several_heads(heads));
+        warnings.extend(several_nodes(own, links));
+        warnings.extend(links.iter().filter_map(link_warning));
+        warnings.extend(self.gauges.warnings());
+        warnings
+    }
+}
+
+/// Regions in which replicas went on beside one another.
+fn several_heads(heads: &[ReplicaStatus]) -> Vec<String> {
+    let mut by_region: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
+    for head in heads {
+        let short = head.epoch.get(..8).unwrap_or(&head.epoch);
+        by_region.entry(&head.region).or_default().push(short);
+    }
+    let several = by_region.iter().filter(|(_, epochs)| epochs.len() > 1);
+    let warning = |(region, epochs): (&&str, &Vec<&str>)| {
+        format!(
+            "region {region} has {} replicas that do not continue one another (epochs {}): its data \
+             folder was copied, restored from a backup, or lost; see that only one node runs under \
+             this name",
+            epochs.len(),
+            epochs.join(", "),
+        )
+    };
+    several.map(warning).collect()
+}
+
+/// Regions under whose name several nodes run at this moment.
+fn several_nodes(own: &Region, links: &[LinkView]) -> Vec<String> {
+    let mut running: BTreeMap<&Region, Vec<Epoch>> = BTreeMap::new();
+    for link in links.iter().filter(|link| link.connected) {
+        if let Some(epoch) = link.epoch {
+            let epochs = running.entry(&link.region).or_default();
+            if !epochs.contains(&epoch) {
+                epochs.push(epoch);
+            }
+        }
+    }
+    let nodes = |region: &Region, epochs: &[Epoch]| epochs.len() + usize::from(region == own);
+    running
+        .iter()
+        .map(|(region, epochs)| (region, nodes(region, epochs)))
+        .filter(|(_, nodes)| *nodes > 1)
+        .map(|(region, nodes)| {
+            format!("region {region} has {nodes} running replicas: stop all nodes of it but one")
+        })
+        .collect()
+}
+
+fn link_warning(link: &LinkView) -> Option<String> {
+    let region = &link.region;
+    if link.agreement == Agreement::Diverged {
+        let warning =
+            "holds another state under the same frontier (DIVERGED); nothing is merged away";
+        return Some(format!("region {region} {warning}"));
+    }
+    match link.problem.as_str() {
+        "" => None,
+        problem => Some(format!("link to {region}: {problem}")),
+    }
+}
+
+fn link_status(link: LinkView) -> LinkStatus {
+    let lag = Duration::from_millis(link.lag_ms);
+    let agreement = match link.agreement {
+        Agreement::Equal => v1::Agreement::Equal,
+        Agreement::Behind => v1::Agreement::Behind,
+        Agreement::Diverged => v1::Agreement::Diverged,
+        Agreement::Unknown => v1::Agreement::Unknown,
+    };
+    LinkStatus {
+        region: link.region.to_string(),
+        address: link.address,
+        connected: link.connected,
+        epoch: link
+            .epoch
+            .map(|epoch| epoch.to_string())
+            .unwrap_or_default(),
+        events_behind: link.events_behind,
+        lag: Some(prost_types::Duration {
+            seconds: i64::try_from(lag.as_secs()).unwrap_or(i64::MAX),
+            nanos: lag.subsec_nanos() as i32,
+        }),
+        agreement: agreement as i32,
+        problem: link.problem,
+        fingerprint: link
+            .fingerprint
+            .map(|fingerprint| fingerprint.to_string())
+            .unwrap_or_default(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(name: &str) -> Region {
+        Region::new(name).expect("valid")
+    }
+
+    fn head(region: &str, epoch: u128) -> ReplicaStatus {
+        ReplicaStatus {
+            region: region.to_owned(),
+            epoch: Epoch(epoch).to_string(),
+            seq: 1,
+        }
+    }
+
+    fn link(name: &str, epoch: u128) -> LinkView {
+        LinkView {
+            region: region(name),
+            address: String::new(),
+            connected: true,
+            epoch: Some(Epoch(epoch)),
+            events_behind: 0,
+            lag_ms: 1_500,
+            agreement: Agreement::Equal,
+            fingerprint: None,
+            problem: String::new(),
+        }
+    }
+
+    #[test]
+    fn replicas_beside_one_another_are_told() {
+        assert!(several_heads(&[head("eu", 1), head("us", 2)]).is_empty());
+        let told = several_heads(&[head("eu", 1), head("eu", 2), head("us", 2)]);
+        assert_eq!(told.len(), 1);
+        assert!(
+            told[0].starts_with("region eu has 2 replicas"),
+            "{}",
+            told[0]
+        );
+    }
+
+    #[test]
+    fn two_running_nodes_of_one_region_are_told() {
+        let own = region("eu");
+        assert!(several_nodes(&own, &[link("us", 1), link("us", 1)]).is_empty());
+        let told = several_nodes(&own, &[link("us", 1), link("us", 2), link("eu", 3)]);
+        assert_eq!(told.len(), 2);
+        assert!(told[0].starts_with("region eu has 2 running replicas"));
+        let mut down = link("eu", 3);
+        down.connected = false;
+        assert!(several_nodes(&own, &[down]).is_empty());
+    }
+
+    #[test]
+    fn links_with_a_problem_are_told() {
+        assert_eq!(link_warning(&link("us", 1)), None);
+        let mut bad = link("us", 1);
+        bad.problem = "refused".to_owned();
+        assert_eq!(link_warning(&bad).as_deref(), Some("link to us: refused"));
+        bad.agreement = Agreement::Diverged;
+        assert!(link_warning(&bad).is_some_and(|text| text.contains("DIVERGED")));
+    }
+
+    #[test]
+    fn a_lag_keeps_its_milliseconds() {
+        let lag = link_status(link("us", 1)).lag.expect("always there");
+        assert_eq!((lag.seconds, lag.nanos), (1, 500_000_000));
+    }
+}

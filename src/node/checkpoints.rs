@@ -1,0 +1,178 @@
+//! The checkpointer's worker: a checkpoint by time or by bytes of log, merges of staged snapshots in
+//! between, and a last checkpoint at the end. One thing at a time: a merge takes its own checkpoint.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::Instant;
+
+use crate::engine::checkpoint::{CheckpointError, Checkpointer};
+use crate::engine::merge::{MergeError, merge_stage};
+use crate::engine::stage;
+use crate::engine::{Engine, Settlement};
+use crate::log::LogReader;
+use crate::node::gauges::Warnings;
+use crate::replication::staged::StagedSnapshot;
+use crate::seams::Files;
+
+/// How often the bytes of log are looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long after a failure a merge is tried again.
+const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(1);
+/// Merges that wait; a node stages one snapshot at a time.
+const JOBS_MAX: usize = 1;
+
+enum Job {
+    Merge(oneshot::Sender<Result<(), MergeError>>),
+    Finish(oneshot::Sender<Result<(), CheckpointError>>),
+}
+
+/// Speaks to the worker.
+#[derive(Clone)]
+pub struct Checkpoints {
+    jobs: mpsc::Sender<Job>,
+}
+
+/// The worker has ended.
+#[derive(Debug, thiserror::Error)]
+#[error("the checkpointer has ended")]
+pub struct Ended;
+
+impl Checkpoints {
+    /// Merges the staged snapshot, and returns when a checkpoint holds it.
+    pub async fn merge(&self) -> Result<Result<(), MergeError>, Ended> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.send(Job::Merge(done)).await.map_err(|_| Ended)?;
+        outcome.await.map_err(|_| Ended)
+    }
+
+    /// Makes the last checkpoint; the worker ends.
+    pub async fn finish(&self) -> Result<Result<(), CheckpointError>, Ended> {
+        let (done, outcome) = oneshot::channel();
+        self.jobs.send(Job::Finish(done)).await.map_err(|_| Ended)?;
+        outcome.await.map_err(|_| Ended)
+    }
+}
+
+/// When a checkpoint is due.
+#[derive(Debug, Clone, Copy)]
+pub struct Pace {
+    pub interval: Duration,
+    pub log_bytes: u64,
+}
+
+pub struct CheckpointWorker {
+    pub engine: Arc<Engine>,
+    pub checkpointer: Checkpointer,
+    pub files: Arc<dyn Files>,
+    pub log: LogReader,
+    pub warnings: Arc<Warnings>,
+    pub pace: Pace,
+}
+
+impl CheckpointWorker {
+    /// The worker's loop, and the handle to speak to it.
+    pub fn start(self) -> (Checkpoints, impl Future<Output = ()> + Send) {
+        let (sender, jobs) = mpsc::channel(JOBS_MAX);
+        (Checkpoints { jobs: sender }, self.run(jobs))
+    }
+
+    async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut last = (Instant::now(), self.log.synced());
+        loop {
+            match tokio::time::timeout(LOOK_EVERY, jobs.recv()).await {
+                Ok(None) => return,
+                Ok(Some(Job::Merge(done))) => {
+                    let outcome = self.merge().await;
+                    if done.send(outcome).is_err() {
+                        tracing::debug!("nobody waits for the merge any more");
+                    }
+                }
+                Ok(Some(Job::Finish(done))) => {
+                    let outcome = self.last_checkpoint().await;
+                    if done.send(outcome).is_err() {
+                        tracing::debug!("nobody waits for the last checkpoint");
+                    }
+                    return;
+                }
+                Err(_) => {
+                    let grown = self.log.synced().0 - last.1.0;
+                    let is_due =
+                        last.0.elapsed() >= self.pace.interval || grown >= self.pace.log_bytes;
+                    if is_due && grown > 0 && self.engine.settlement() == Settlement::Settled {
+                        self.checkpoint().await;
+                    }
+                    if is_due {
+                        last = (Instant::now(), self.log.synced());
+                    }
+                }
+            }
+        }
+    }
+
+    async fn checkpoint(&mut self) {
+        let began = Instant::now();
+        match self.checkpointer.checkpoint().await {
+            Ok(report) => {
+                let millis = began.elapsed().as_millis() as u64;
+                tracing::info!(
+                    rows = report.rows,
+                    bytes = report.bytes,
+                    segments_removed = report.segments_removed,
+                    millis,
+                    "checkpoint"
+                );
+                self.warnings.set_checkpoint(None);
+            }
+            Err(error) => {
+                tracing::warn!(%error, "the checkpoint failed; the one before it stays");
+                self.warnings
+                    .set_checkpoint(Some(format!("the last checkpoint failed: {error}")));
+            }
+        }
+    }
+
+    /// An unsettled node takes no checkpoint but the merge's.
+    async fn last_checkpoint(&mut self) -> Result<(), CheckpointError> {
+        if self.engine.settlement() == Settlement::Settled {
+            self.checkpointer.checkpoint().await?;
+        }
+        Ok(())
+    }
+
+    /// Once it has begun, a merge is tried again until it succeeds: half of it is in memory, and the
+    /// replicas that it raises are held. One that cannot begin is dropped.
+    async fn merge(&mut self) -> Result<(), MergeError> {
+        loop {
+            let outcome = self.try_merge().await;
+            let has_begun = self.engine.settlement() == Settlement::Merging;
+            let is_open = self.engine.queue().closed().is_none();
+            match outcome {
+                Err(error) if has_begun && is_open && !error.is_of_the_stage() => {
+                    tracing::warn!(%error, "merging a snapshot failed; it is tried again");
+                    self.warnings
+                        .set_snapshot(Some(format!("merging a snapshot failed: {error}")));
+                    tokio::time::sleep(MERGE_AGAIN_AFTER).await;
+                }
+                Err(error) if error.is_of_the_stage() => {
+                    stage::clear(self.files.as_ref()).await?;
+                    return Err(error);
+                }
+                Err(error) => return Err(error),
+                Ok(()) => {
+                    self.warnings.set_snapshot(None);
+                    return Ok(stage::clear(self.files.as_ref()).await?);
+                }
+            }
+        }
+    }
+
+    async fn try_merge(&mut self) -> Result<(), MergeError> {
+        let stage = StagedSnapshot {
+            engine: self.engine.clone(),
+            files: self.files.clone(),
+        };
+        merge_stage(&self.engine, &mut self.checkpointer, &stage).await
+    }
+}

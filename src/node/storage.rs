@@ -1,0 +1,136 @@
+//! Opening the data folder: one process at a time, and a checkpoint store that can be set aside.
+
+use std::io;
+use std::path::Path;
+use std::sync::Arc;
+
+use anyhow::{Context, bail};
+
+use crate::adapters::os_files::OsFiles;
+use crate::adapters::sled_store::{SledOpenError, SledStore};
+use crate::adapters::system::{OsRandomness, SystemClock};
+use crate::config::Config;
+use crate::engine::EngineOptions;
+use crate::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
+use crate::log::{self, LogIdentity, LogOptions};
+use crate::seams::Clock;
+use crate::seams::files::{Files, LockGuard};
+
+const LOCK: &str = "lock";
+const STORE: &str = "sled";
+
+/// An open data folder.
+pub struct Storage {
+    pub seams: EngineSeams,
+    pub recovered: Recovered,
+    /// Kept for as long as the folder is in use.
+    pub lock: LockGuard,
+}
+
+/// The log as the configuration wants it.
+pub fn log_options(config: &Config) -> LogOptions {
+    LogOptions {
+        tail_bytes_max: config.log.recent_bytes as usize,
+        ..LogOptions::with_segments_of(config.log.segment_bytes)
+    }
+}
+
+/// Locks and recovers the folder. A checkpoint store that does not open is set aside, and built anew
+/// from the log if that is whole.
+pub async fn open(config: &Config, options: EngineOptions) -> anyhow::Result<Storage> {
+    let folder = &config.node.data_dir;
+    let files = OsFiles::new(folder)
+        .with_context(|| format!("cannot use the data folder {}", folder.display()))?;
+    let files: Arc<dyn Files> = Arc::new(files);
+    let lock = lock(files.as_ref(), folder).await?;
+    // Before the store: opening it writes to it, and a foreign one must not even be set aside.
+    let identity = LogIdentity {
+        cluster: options.cluster.clone(),
+        region: options.region.clone(),
+    };
+    log::check_owner(files.as_ref(), &log_options(config), &identity).await?;
+    match try_open(config, options.clone(), files.clone()).await {
+        Ok((seams, recovered)) => Ok(Storage {
+            seams,
+            recovered,
+            lock,
+        }),
+        Err(OpenError::StoreDamaged(reason)) => {
+            let aside = set_aside(folder)?;
+            tracing::warn!(%reason, aside = %aside.display(), "the checkpoint store was set aside; it is built anew from the log");
+            let (seams, recovered) = try_open(config, options, files).await?;
+            Ok(Storage {
+                seams,
+                recovered,
+                lock,
+            })
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn lock(files: &dyn Files, folder: &Path) -> anyhow::Result<LockGuard> {
+    match files.lock(LOCK).await {
+        Ok(lock) => Ok(lock),
+        Err(error) if error.kind() == io::ErrorKind::WouldBlock => bail!(
+            "the data folder {} is in use by another process; give each node its own with node.data_dir",
+            folder.display()
+        ),
+        Err(error) => {
+            Err(error).with_context(|| format!("cannot lock the data folder {}", folder.display()))
+        }
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum OpenError {
+    #[error("the checkpoint store is damaged: {0}")]
+    StoreDamaged(String),
+    #[error(transparent)]
+    Store(SledOpenError),
+    #[error(transparent)]
+    Recovery(RecoveryError),
+}
+
+async fn try_open(
+    config: &Config,
+    options: EngineOptions,
+    files: Arc<dyn Files>,
+) -> Result<(EngineSeams, Recovered), OpenError> {
+    let store = SledStore::open(
+        config.node.data_dir.join(STORE),
+        config.checkpoint.sled_cache_bytes,
+    );
+    let store = store.map_err(|error| match error {
+        SledOpenError::Damaged { .. } => OpenError::StoreDamaged(error.to_string()),
+        other => OpenError::Store(other),
+    })?;
+    let seams = EngineSeams {
+        files,
+        store: Arc::new(store),
+        clock: Arc::new(SystemClock),
+        randomness: Arc::new(OsRandomness),
+    };
+    let recovered = recover(seams.clone(), options, log_options(config)).await;
+    let recovered = recovered.map_err(|error| match &error {
+        RecoveryError::Row { .. } => OpenError::StoreDamaged(error.to_string()),
+        RecoveryError::Store(source) if source.kind() == io::ErrorKind::InvalidData => {
+            OpenError::StoreDamaged(error.to_string())
+        }
+        _ => OpenError::Recovery(error),
+    })?;
+    Ok((seams, recovered))
+}
+
+/// Moves the store away, under a name that tells when.
+fn set_aside(folder: &Path) -> anyhow::Result<std::path::PathBuf> {
+    let from = folder.join(STORE);
+    let aside = folder.join(format!("{STORE}.damaged-{}", SystemClock.now_ms()));
+    std::fs::rename(&from, &aside).with_context(|| {
+        format!(
+            "cannot move the damaged checkpoint store {} away",
+            from.display()
+        )
+    })?;
+    Ok(aside)
+}

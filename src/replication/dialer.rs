@@ -1,0 +1,156 @@
+//! Dials one configured peer, runs the session, and dials again: for as long as the node runs.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use futures_util::StreamExt;
+use hyper_util::rt::TokioIo;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use crate::limits::{OUTGOING_FRAMES_MAX, PEER_MESSAGE_BYTES_MAX};
+use crate::replication::catch_up::SnapshotFault;
+use crate::replication::driver::{self, Call, Ended};
+use crate::replication::frame::CloseReason;
+use crate::replication::registry::Direction;
+use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PeerEndpoint};
+use crate::wire::replication::replication_service_client::ReplicationServiceClient;
+use crate::wire::replication::{SyncRequest, SyncResponse};
+
+/// A session that lasted this long was well: the next dial comes soon again.
+const WELL_AFTER: Duration = Duration::from_secs(5);
+
+pub(super) async fn run(exchange: Arc<Exchange>, peer: PeerEndpoint) {
+    let stop = exchange.stop.clone();
+    let mut dialer = Dialer {
+        pause_ms: exchange.options.backoff_min_ms,
+        exchange,
+        peer,
+        problem: String::new(),
+    };
+    while !stop.is_cancelled() {
+        let begun = Instant::now();
+        // Only the session itself says goodbye when the node stops; the dial before it is dropped.
+        let outcome = match stop.run_until_cancelled(dialer.open()).await {
+            None => return,
+            Some(Ok((frames, outgoing))) => dialer.session(frames, outgoing).await,
+            Some(Err(problem)) => Err(problem),
+        };
+        dialer.note(outcome);
+        if begun.elapsed() >= WELL_AFTER {
+            dialer.pause_ms = dialer.exchange.options.backoff_min_ms;
+        }
+        stop.run_until_cancelled(dialer.pause()).await;
+    }
+}
+
+type Opened = (tonic::Streaming<SyncResponse>, mpsc::Sender<SyncRequest>);
+
+struct Dialer {
+    exchange: Arc<Exchange>,
+    peer: PeerEndpoint,
+    pause_ms: u64,
+    /// Why there was no session the last time; the same is logged once.
+    problem: String,
+}
+
+impl Dialer {
+    async fn open(&self) -> Result<Opened, String> {
+        let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES_MAX);
+        let opening = async {
+            let channel = connect(&self.exchange, &self.peer).await;
+            let channel = channel.map_err(|error| error.to_string())?;
+            let mut client = ReplicationServiceClient::new(channel)
+                .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+                .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
+            let response = client.sync(ReceiverStream::new(frames)).await;
+            response.map_err(|status| format!("the peer refused the session: {status}"))
+        };
+        let limit = Duration::from_millis(self.exchange.options.dial_timeout_ms);
+        let opened = timeout(limit, opening).await;
+        let opened = opened.map_err(|_| format!("no answer within {limit:?}"))??;
+        Ok((opened.into_inner(), outgoing))
+    }
+
+    /// Runs the session. Where the other direction's was kept, waits until that has ended.
+    async fn session(
+        &self,
+        frames: tonic::Streaming<SyncResponse>,
+        outgoing: mpsc::Sender<SyncRequest>,
+    ) -> Result<(), String> {
+        let call = Call {
+            direction: Direction::Dialled,
+            expected_region: Some(self.peer.region.clone()),
+        };
+        let incoming = frames.map(|frame| frame.map(|response| response.frame));
+        let wrap = |frame| SyncRequest { frame: Some(frame) };
+        let ended = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap)).await;
+        if ended.reason == Some(CloseReason::Duplicate) {
+            if let Some(peer) = &ended.peer {
+                let gone = self.exchange.registry.gone(peer);
+                self.exchange.stop.run_until_cancelled(gone).await;
+            }
+            return Ok(());
+        }
+        let Ended { message, .. } = ended;
+        Err(message)
+    }
+
+    fn note(&mut self, outcome: Result<(), String>) {
+        let Err(problem) = outcome else {
+            return;
+        };
+        let address = self.peer.to_string();
+        let region = &self.peer.region;
+        if self.problem != problem {
+            tracing::warn!(%region, %address, problem, "no session with a peer");
+        }
+        self.exchange.links.note_down(region, &address, &problem);
+        self.problem = problem;
+    }
+
+    /// Waits, between half of the pause and all of it, and doubles it up to its bound.
+    async fn pause(&mut self) {
+        let half = self.pause_ms / 2;
+        let jitter = self.exchange.randomness.below(half + 1);
+        sleep(Duration::from_millis(self.pause_ms - jitter)).await;
+        self.pause_ms = (self.pause_ms * 2).min(self.exchange.options.backoff_max_ms);
+    }
+}
+
+/// A connection to the peer, by the transport seam. The caller bounds the time.
+pub(super) async fn connect(
+    exchange: &Exchange,
+    peer: &PeerEndpoint,
+) -> Result<Channel, SnapshotFault> {
+    let fault = |error: tonic::transport::Error| SnapshotFault(describe(&error));
+    let endpoint = Endpoint::from_shared(format!("http://{peer}")).map_err(fault)?;
+    let endpoint = endpoint
+        .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
+        .keep_alive_timeout(KEEPALIVE_TIMEOUT)
+        .keep_alive_while_idle(true)
+        .http2_adaptive_window(true);
+    let transport = exchange.transport.clone();
+    let (host, port) = (peer.host.clone(), peer.port);
+    let connector = tower::service_fn(move |_: Uri| {
+        let (transport, host) = (transport.clone(), host.clone());
+        async move { transport.connect(&host, port).await.map(TokioIo::new) }
+    });
+    endpoint
+        .connect_with_connector(connector)
+        .await
+        .map_err(fault)
+}
+
+/// An error with all that is behind it, for the outermost says only "transport error".
+fn describe(error: &dyn std::error::Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text = format!("{text}: {error}");
+        source = error.source();
+    }
+    text
+}

@@ -1,0 +1,543 @@
+//! Runs one session over a stream of frames both ways: feeds the machine and does what it says.
+//!
+//! Knows the engine, the log and tasks; decides nothing of the protocol.
+
+use std::collections::VecDeque;
+use std::future::{Future, pending};
+use std::pin::Pin;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use futures_util::stream::FuturesOrdered;
+use futures_util::{FutureExt, Stream, StreamExt};
+use tokio::sync::{mpsc, watch};
+use tokio::time::{Instant, sleep_until, timeout};
+use tokio_util::sync::CancellationToken;
+use tonic::Status;
+
+use crate::codec::block;
+use crate::crdt::dot::ReplicaIndex;
+use crate::crdt::frontier::ShortForm;
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::commit::{OutcomeUnknown, Refused, Ticket};
+use crate::engine::published::Published;
+use crate::engine::record::{COMMIT_RECORD, blocks};
+use crate::engine::remote::{Applied, RemoteError};
+use crate::engine::replicas::ReplicaTable;
+use crate::engine::{Engine, Settlement};
+use crate::ids::{Region, Replica};
+use crate::limits::OUTGOING_FRAMES_MAX;
+use crate::log::{LogReader, Position, ReadError, RecordKind};
+use crate::replication::frame::{CloseReason, Frame};
+use crate::replication::links::{LinkKey, Owner};
+use crate::replication::registry::Direction;
+use crate::replication::session::{
+    Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session, Settings,
+    Verdict,
+};
+use crate::replication::{Exchange, PeerAnswer};
+use crate::wire::frames::{read_frame, write_frame};
+use crate::wire::replication as wire;
+
+/// How often a link's figures are brought up to date.
+const STATUS_PAUSE: Duration = Duration::from_millis(100);
+/// How long the stream is kept after the closing frame, so that it arrives.
+const CLOSE_LINGER: Duration = Duration::from_millis(500);
+
+/// How a stream came about.
+pub(super) struct Call {
+    pub direction: Direction,
+    pub expected_region: Option<Region>,
+}
+
+/// How a session ended.
+#[derive(Debug)]
+pub(super) struct Ended {
+    /// None where the connection was lost.
+    pub reason: Option<CloseReason>,
+    pub message: String,
+    /// Known if the peer's Hello came.
+    pub peer: Option<Replica>,
+}
+
+impl Knowledge for Engine {
+    fn table(&self) -> &ReplicaTable {
+        self.replicas()
+    }
+
+    fn own(&self) -> (ReplicaIndex, u64) {
+        self.made()
+    }
+
+    fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm> {
+        Engine::predecessors(self, replica)
+    }
+}
+
+/// What is durable, with its fingerprint only if no snapshot was being merged before or after.
+fn durable(engine: &Engine) -> Durable {
+    let before = engine.settlement();
+    let published = engine.board().newest();
+    let is_settled = before == Settlement::Settled && engine.settlement() == Settlement::Settled;
+    Durable {
+        fingerprint: is_settled.then(|| published.sums.total()),
+        published,
+    }
+}
+
+type Reading = Pin<Box<dyn Future<Output = Input> + Send>>;
+type Committing = Pin<Box<dyn Future<Output = Result<u64, OutcomeUnknown>> + Send>>;
+
+/// The place that the session has among the others, once the peer is known.
+struct Place {
+    peer: Replica,
+    owner: Owner,
+    displaced: CancellationToken,
+    link: LinkKey,
+}
+
+struct Driver {
+    exchange: Arc<Exchange>,
+    direction: Direction,
+    session: Session,
+    begun: Instant,
+    board: watch::Receiver<Ticket>,
+    reading: Option<Reading>,
+    /// Waits for the durability of applied blocks, in their order. The peer's window bounds them.
+    committing: FuturesOrdered<Committing>,
+    /// Frames that the connection has not taken. The window bounds events; others are made only while
+    /// there are few.
+    outgoing: VecDeque<Frame>,
+    place: Option<Place>,
+    peer: Option<Replica>,
+    /// When the link's figures were last brought up to date.
+    shown: Instant,
+    ended: Option<Ended>,
+}
+
+/// Runs the session until it ends. Frames go out wrapped as the direction demands.
+pub(super) async fn run<S, T>(
+    exchange: Arc<Exchange>,
+    call: Call,
+    mut incoming: S,
+    (frames, wrap): (mpsc::Sender<T>, fn(wire::Frame) -> T),
+) -> Ended
+where
+    S: Stream<Item = Result<Option<wire::Frame>, Status>> + Unpin + Send,
+    T: Send,
+{
+    let mut driver = Driver::new(exchange, call);
+    driver.feed(Input::Start);
+    while driver.ended.is_none() {
+        driver.flush(&frames, wrap);
+        let happened = driver.next(&mut incoming, &frames).await;
+        let is_frame = matches!(happened, Happened::Frame(_));
+        driver.handle(happened);
+        // The board and the log come first in `next`; at full load frames would never get their turn.
+        if !is_frame
+            && driver.session.wants_frames()
+            && let Some(frame) = incoming.next().now_or_never()
+        {
+            driver.handle(Happened::Frame(frame));
+        }
+        driver.show_status();
+        tokio::task::yield_now().await;
+    }
+    driver.leave();
+    let goodbye = driver.say_goodbye(&mut incoming, frames, wrap);
+    if timeout(CLOSE_LINGER, goodbye).await.is_err() {
+        tracing::debug!("the peer did not end the stream in time");
+    }
+    driver.ended.take().expect("the loop ended by it")
+}
+
+/// What the driver waited for.
+enum Happened {
+    Stop,
+    Displaced,
+    Read(Input),
+    Committed(Result<u64, OutcomeUnknown>),
+    Published,
+    Room,
+    Frame(Option<Result<Option<wire::Frame>, Status>>),
+    Time,
+    Lost,
+}
+
+impl Driver {
+    fn new(exchange: Arc<Exchange>, call: Call) -> Self {
+        let options = &exchange.options;
+        let settings = Settings {
+            cluster: exchange.engine.cluster().clone(),
+            expected_region: call.expected_region,
+            heartbeat_ms: options.heartbeat_ms,
+            silence_ms: options.silence_ms,
+            relay_after_ms: options.relay_after_ms,
+            window_bytes: options.window_bytes,
+            block_bytes: options.block_bytes,
+        };
+        let board = exchange.engine.board().subscribe();
+        let engine = exchange.engine.clone();
+        let session = Session::new(settings, engine, durable(&exchange.engine), 0);
+        Self {
+            exchange,
+            direction: call.direction,
+            session,
+            begun: Instant::now(),
+            board,
+            reading: None,
+            committing: FuturesOrdered::new(),
+            outgoing: VecDeque::new(),
+            place: None,
+            peer: None,
+            shown: Instant::now(),
+            ended: None,
+        }
+    }
+
+    fn now_ms(&self) -> u64 {
+        u64::try_from(self.begun.elapsed().as_millis()).unwrap_or(u64::MAX)
+    }
+
+    /// Waits for the next thing to happen. Biased: endings first; then what the node itself has ready,
+    /// which is soon done; then room and time; frames last, for they get a turn of their own.
+    async fn next<S, T>(&mut self, incoming: &mut S, frames: &mpsc::Sender<T>) -> Happened
+    where
+        S: Stream<Item = Result<Option<wire::Frame>, Status>> + Unpin + Send,
+        T: Send,
+    {
+        let deadline = Duration::from_millis(self.session.deadline_ms());
+        let deadline = (self.begun + deadline).min(Instant::now() + STATUS_PAUSE);
+        let displaced = self.place.as_ref().map(|place| place.displaced.clone());
+        let displaced = async {
+            match displaced {
+                Some(displaced) => displaced.cancelled().await,
+                None => pending().await,
+            }
+        };
+        let reading = async {
+            match &mut self.reading {
+                Some(reading) => reading.await,
+                None => pending().await,
+            }
+        };
+        tokio::select! {
+            biased;
+            () = self.exchange.stop.cancelled() => Happened::Stop,
+            () = displaced => Happened::Displaced,
+            input = reading => Happened::Read(input),
+            Some(result) = self.committing.next() => Happened::Committed(result),
+            changed = self.board.changed() => match changed {
+                Ok(()) => Happened::Published,
+                Err(_) => Happened::Stop,
+            },
+            permit = frames.reserve(), if !self.outgoing.is_empty() => match permit {
+                Ok(_) => Happened::Room,
+                Err(_) => Happened::Lost,
+            },
+            () = sleep_until(deadline) => Happened::Time,
+            frame = incoming.next(), if self.session.wants_frames() => Happened::Frame(frame),
+        }
+    }
+
+    fn handle(&mut self, happened: Happened) {
+        if self.ended.is_some() {
+            return;
+        }
+        match happened {
+            Happened::Stop => self.stop(CloseReason::Stopping, "the node stops"),
+            Happened::Displaced => self.stop(CloseReason::Duplicate, DUPLICATE),
+            Happened::Read(input) => {
+                self.reading = None;
+                self.feed(input);
+            }
+            Happened::Committed(Ok(frame)) => {
+                self.feed(Input::Published(durable(&self.exchange.engine)));
+                self.feed(Input::Durable { frame });
+            }
+            Happened::Committed(Err(error)) => {
+                self.stop(CloseReason::Stopping, &error.to_string());
+            }
+            Happened::Published => {
+                self.feed(Input::Published(durable(&self.exchange.engine)));
+            }
+            Happened::Room => {}
+            Happened::Time => self.feed(Input::Tick),
+            Happened::Lost => self.lose("the stream was closed".to_owned()),
+            Happened::Frame(None) => self.lose("the peer ended the stream".to_owned()),
+            Happened::Frame(Some(Err(status))) => {
+                self.lose(format!("the connection was lost: {}", status.message()));
+            }
+            Happened::Frame(Some(Ok(frame))) => self.feed(match read_frame(frame) {
+                Ok(frame) => Input::Frame(frame),
+                Err(bad) => Input::BadFrame(bad),
+            }),
+        }
+    }
+
+    fn stop(&mut self, reason: CloseReason, message: &str) {
+        self.feed(Input::Stop(reason, message.to_owned()));
+    }
+
+    fn lose(&mut self, message: String) {
+        self.ended = Some(Ended {
+            reason: None,
+            message,
+            peer: self.peer.clone(),
+        });
+    }
+
+    /// Hands over an input, and whatever its effects bring at once.
+    fn feed(&mut self, input: Input) {
+        let mut inputs = VecDeque::from([input]);
+        let mut effects = Vec::new();
+        while let Some(input) = inputs.pop_front() {
+            let backlog = self.outgoing.len() >= OUTGOING_FRAMES_MAX;
+            self.session.set_backlogged(backlog);
+            let now_ms = self.now_ms();
+            self.session.handle(input, now_ms, &mut effects);
+            for effect in effects.drain(..) {
+                inputs.extend(self.perform(effect));
+            }
+        }
+    }
+
+    fn perform(&mut self, effect: Effect) -> Option<Input> {
+        match effect {
+            Effect::Send(frame) => self.outgoing.push_back(frame),
+            Effect::Greeted { replica, frontier } => return self.enter(replica, frontier),
+            Effect::Acknowledged(vector) => {
+                if let Some(place) = &self.place {
+                    self.exchange.acks.set(&place.peer, vector);
+                }
+            }
+            Effect::SurveyLog => return Some(self.survey()),
+            Effect::ReadLog {
+                generation,
+                from,
+                bytes_max,
+            } => {
+                let exchange = self.exchange.clone();
+                self.reading = Some(Box::pin(async move {
+                    let table = exchange.engine.replicas();
+                    let result = read_log(&exchange.log, table, from, bytes_max).await;
+                    Input::LogRead { generation, result }
+                }));
+            }
+            Effect::Apply { frame, block } => return Some(self.apply(frame, &block)),
+            Effect::WantSnapshot { whole_from } => self.want_snapshot(whole_from),
+            Effect::Alarm { claimed, made } => {
+                let fresh = self.exchange.engine.rotate_epoch();
+                tracing::error!(
+                    peer = ?self.peer, claimed, made, %fresh,
+                    "a peer knows events of this node's running replica that it never made: another \
+                     process runs under its identity. This node goes on under a fresh epoch"
+                );
+            }
+            Effect::Close { reason, message } => self.end(reason, message, "closed by this node"),
+            Effect::ClosedByPeer { reason, message } => {
+                self.end(reason, message, "closed by the peer");
+            }
+        }
+        None
+    }
+
+    fn end(&mut self, reason: CloseReason, message: String, by: &'static str) {
+        match reason {
+            CloseReason::Stopping | CloseReason::Duplicate | CloseReason::Renewed => {
+                tracing::debug!(peer = ?self.peer, ?reason, message, by, "session ended");
+            }
+            _ => tracing::warn!(peer = ?self.peer, ?reason, message, by, "session ended"),
+        }
+        self.ended = Some(Ended {
+            reason: Some(reason),
+            message: format!("{by}: {message}"),
+            peer: self.peer.clone(),
+        });
+    }
+
+    /// Takes the place among the sessions, unless another with the same replica keeps it.
+    fn enter(&mut self, peer: Replica, frontier: Arc<VersionVector>) -> Option<Input> {
+        self.peer = Some(peer.clone());
+        let exchange = &self.exchange;
+        let own = self.session.own();
+        let Some(registration) = exchange.registry.register(own, &peer, self.direction) else {
+            let message = DUPLICATE.to_owned();
+            return Some(Input::Stop(CloseReason::Duplicate, message));
+        };
+        exchange.acks.begin(&peer, frontier.clone());
+        let endpoint = exchange.endpoint(&peer.region);
+        let address = endpoint.map(ToString::to_string).unwrap_or_default();
+        let link = exchange.links.claim(registration.owner, &peer, &address);
+        let answer = PeerAnswer {
+            replica: peer.clone(),
+            frontier,
+        };
+        exchange.answers.send_modify(|answers| {
+            answers.insert(peer.region.clone(), answer);
+        });
+        tracing::info!(%peer, direction = ?self.direction, "session begins");
+        self.place = Some(Place {
+            peer,
+            owner: registration.owner,
+            displaced: registration.displaced,
+            link,
+        });
+        None
+    }
+
+    /// Gives the place back.
+    fn leave(&mut self) {
+        let Some(place) = self.place.take() else {
+            return;
+        };
+        let exchange = &self.exchange;
+        let ended = self.ended.as_ref().expect("left when ended");
+        tracing::info!(peer = %place.peer, message = ended.message, "session over");
+        exchange
+            .links
+            .release(place.owner, &place.link, &ended.message);
+        exchange.acks.end(&place.peer);
+        if exchange.registry.unregister(place.owner, &place.peer) {
+            exchange.catch_up.forget(&place.peer);
+        }
+    }
+
+    fn survey(&self) -> Input {
+        let engine = &self.exchange.engine;
+        let kept = self.exchange.log.segments().into_iter();
+        let segments: Option<_> = kept
+            .map(|segment| Some((segment.base, engine.read_context(&segment.context)?)))
+            .collect();
+        match segments {
+            Some(segments) => Input::Survey(LogSurvey {
+                segments,
+                floor: engine.log_floor(),
+            }),
+            None => {
+                let message = "the frontier at the beginning of a log segment cannot be read";
+                Input::Stop(CloseReason::Fault, message.to_owned())
+            }
+        }
+    }
+
+    fn apply(&mut self, frame: u64, block: &Bytes) -> Input {
+        let verdict = match self.exchange.engine.apply_remote(block) {
+            Ok(Applied::New(wait)) => {
+                let durable = async move { wait.await.map(|_: Arc<Published>| frame) };
+                self.committing.push_back(Box::pin(durable));
+                Verdict::New
+            }
+            Ok(Applied::Known) => Verdict::Known,
+            Ok(Applied::NotYet) => Verdict::NotYet,
+            Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
+            Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
+            Err(RemoteError::Refused(Refused::BatchFull)) => Verdict::Busy,
+            Err(RemoteError::Refused(Refused::DiskFull)) => Verdict::NoRoom,
+            Err(RemoteError::Refused(why @ (Refused::Poisoned | Refused::Stopping))) => {
+                Verdict::Stopped(why.to_string())
+            }
+        };
+        Input::Applied(verdict)
+    }
+
+    fn want_snapshot(&self, whole_from: ShortForm) {
+        let Some(place) = &self.place else {
+            return;
+        };
+        let exchange = &self.exchange;
+        match exchange.endpoint(&place.peer.region) {
+            Some(endpoint) => exchange.catch_up.want(&place.peer, endpoint, whole_from),
+            None => tracing::warn!(
+                peer = %place.peer,
+                "this node is behind the peer's log, and has no address to take a snapshot from it"
+            ),
+        }
+    }
+
+    /// Gives the connection what it takes at once.
+    fn flush<T>(&mut self, frames: &mpsc::Sender<T>, wrap: fn(wire::Frame) -> T) {
+        while let Some(frame) = self.outgoing.front() {
+            let Ok(permit) = frames.try_reserve() else {
+                return;
+            };
+            permit.send(wrap(write_frame(frame)));
+            self.outgoing.pop_front();
+        }
+    }
+
+    fn show_status(&mut self) {
+        let now = Instant::now();
+        let Some(place) = &self.place else {
+            return;
+        };
+        if now < self.shown + STATUS_PAUSE {
+            return;
+        }
+        self.shown = now;
+        let status = self.session.status(self.now_ms());
+        let links = &self.exchange.links;
+        links.update(place.owner, &place.link, |link| {
+            link.events_behind = status.events_behind;
+            link.lag_ms = status.lag_ms;
+            link.agreement = status.agreement;
+            link.fingerprint = status.fingerprint;
+            link.problem = status.problem;
+        });
+    }
+
+    /// Sends what is left, the closing frame last, and waits until the peer ends its side.
+    async fn say_goodbye<S, T>(
+        &mut self,
+        incoming: &mut S,
+        frames: mpsc::Sender<T>,
+        wrap: fn(wire::Frame) -> T,
+    ) where
+        S: Stream<Item = Result<Option<wire::Frame>, Status>> + Unpin + Send,
+        T: Send,
+    {
+        let closing = self.outgoing.drain(..);
+        for frame in closing.filter(|frame| matches!(frame, Frame::Close { .. })) {
+            if frames.send(wrap(write_frame(&frame))).await.is_err() {
+                return;
+            }
+        }
+        drop(frames);
+        while let Some(Ok(_)) = incoming.next().await {}
+    }
+}
+
+const DUPLICATE: &str = "another session between the same two nodes is kept";
+
+async fn read_log(
+    log: &LogReader,
+    mut table: &ReplicaTable,
+    from: Position,
+    bytes_max: usize,
+) -> Result<LogPiece, LogFault> {
+    let chunk = log
+        .read(from, bytes_max)
+        .await
+        .map_err(|error| match error {
+            ReadError::Cut { .. } => LogFault::Cut,
+            other => LogFault::Broken(other.to_string()),
+        })?;
+    let broken = |error: crate::codec::DecodeError| LogFault::Broken(error.to_string());
+    let commits = chunk.records.iter();
+    let commits = commits.filter(|record| record.kind == RecordKind(COMMIT_RECORD));
+    let mut found = Vec::new();
+    for record in commits {
+        for bytes in blocks(&record.payload).map_err(broken)? {
+            found.push(LogBlock {
+                position: record.position,
+                head: block::head(&bytes, &mut table).map_err(broken)?,
+                bytes,
+            });
+        }
+    }
+    Ok(LogPiece {
+        blocks: found,
+        next: chunk.next,
+    })
+}

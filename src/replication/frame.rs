@@ -1,0 +1,108 @@
+//! The frames of a session as the machine sees them: checked in themselves, by names.
+//!
+//! Knows neither prost nor how a frame travels; `wire::frames` turns bytes into these and back.
+
+use bytes::Bytes;
+
+use crate::crdt::fingerprint::Fingerprint;
+use crate::ids::Replica;
+use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
+
+/// Entries of a version vector: each replica once, numbers from 1.
+pub type Entries = Vec<(Replica, u64)>;
+
+/// Replicas with the predecessors that their first events named, each replica once.
+pub type Described = Vec<(Replica, Entries)>;
+
+/// First frame of each side. Its protocol range overlaps with this build's.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Hello {
+    /// Not checked: another cluster's id may have any form.
+    pub cluster: String,
+    pub replica: Replica,
+    /// The durable frontier in full.
+    pub frontier: Entries,
+    pub lineage: Described,
+}
+
+/// A frame of a session.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Frame {
+    Hello(Hello),
+    Events {
+        /// Counts the Events frames of this direction, from 1.
+        frame: u64,
+        /// Not empty and within the limit; not decoded yet.
+        block: Bytes,
+    },
+    Acknowledge {
+        /// The newest Events frame up to which all are dealt with.
+        frame: u64,
+        /// The durable frontier in the short form.
+        frontier: Entries,
+        lineage: Described,
+        /// Of the durable state, where the node is settled.
+        fingerprint: Option<Fingerprint>,
+    },
+    Resume {
+        frontier: Entries,
+        lineage: Described,
+    },
+    BehindCut {
+        whole_from: Entries,
+    },
+    Close {
+        reason: CloseReason,
+        message: String,
+    },
+}
+
+/// Why a session was ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum CloseReason {
+    /// A reason that this build does not know.
+    Unknown,
+    Stopping,
+    Duplicate,
+    WrongCluster,
+    Version,
+    Protocol,
+    Own,
+    Alarm,
+    Silence,
+    Renewed,
+    WrongRegion,
+    Fault,
+}
+
+/// Why a frame was refused.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum BadFrame {
+    /// No protocol version in common.
+    #[error(
+        "the peer speaks protocol versions {min} to {max}, this node {PROTOCOL_MIN} to {PROTOCOL_MAX}; \
+         upgrade the older of the two"
+    )]
+    Version { min: u32, max: u32 },
+    #[error("{what} {why}")]
+    Invalid {
+        what: &'static str,
+        why: &'static str,
+    },
+    #[error("{what} has {found}; the limit is {max}")]
+    OverLimit {
+        what: &'static str,
+        found: usize,
+        max: usize,
+    },
+}
+
+impl BadFrame {
+    /// What to tell the peer.
+    pub fn reason(&self) -> CloseReason {
+        match self {
+            Self::Version { .. } => CloseReason::Version,
+            Self::Invalid { .. } | Self::OverLimit { .. } => CloseReason::Protocol,
+        }
+    }
+}

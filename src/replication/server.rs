@@ -1,0 +1,210 @@
+//! The peers' listener: accepts connections within bounds and serves `ReplicationService`.
+
+use std::io;
+use std::pin::Pin;
+use std::sync::Arc;
+use std::task::{Context, Poll};
+use std::time::Duration;
+
+use futures_util::{Stream, StreamExt};
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::time::{sleep, timeout};
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::transport::Server;
+use tonic::transport::server::Connected;
+use tonic::{Request, Response, Status, Streaming};
+
+use crate::limits::{
+    OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, PEER_STREAMS_MAX,
+};
+use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
+use crate::replication::driver::{self, Call};
+use crate::replication::registry::Direction;
+use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::seams::{Connection, Listener};
+use crate::wire::frames::{check_protocol, read_replica};
+use crate::wire::replication::replication_service_server::{
+    ReplicationService, ReplicationServiceServer,
+};
+use crate::wire::replication::{SnapshotRequest, SnapshotResponse, SyncRequest, SyncResponse};
+
+/// The pause after a connection could not be accepted, such as for want of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Serves until the node stops.
+pub(super) async fn run(exchange: Arc<Exchange>, listener: Box<dyn Listener>) {
+    let stop = exchange.stop.clone();
+    let service = ReplicationServiceServer::new(PeerService { exchange })
+        .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
+        .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
+    let served = Server::builder()
+        .http2_keepalive_interval(Some(KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(KEEPALIVE_TIMEOUT))
+        .http2_adaptive_window(Some(true))
+        .max_concurrent_streams(PEER_STREAMS_MAX)
+        .add_service(service)
+        .serve_with_incoming_shutdown(accepted(listener), stop.cancelled_owned())
+        .await;
+    if let Err(error) = served {
+        tracing::error!(%error, "the peers' listener failed");
+    }
+}
+
+/// Accepted connections; while as many as allowed are open, none is accepted.
+fn accepted(listener: Box<dyn Listener>) -> impl Stream<Item = io::Result<Accepted>> {
+    let permits = Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX));
+    futures_util::stream::unfold((listener, permits), |(listener, permits)| async move {
+        let permit = permits.clone().acquire_owned().await;
+        let permit = permit.expect("the semaphore is never closed");
+        let connection = loop {
+            match listener.accept().await {
+                Ok(connection) => break connection,
+                Err(error) => {
+                    tracing::warn!(%error, "a peer's connection was not accepted");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            }
+        };
+        let accepted = Accepted {
+            connection,
+            _permit: permit,
+        };
+        Some((Ok(accepted), (listener, permits)))
+    })
+}
+
+/// A connection with its place among those that may be open.
+struct Accepted {
+    connection: Box<dyn Connection>,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Connected for Accepted {
+    type ConnectInfo = ();
+
+    fn connect_info(&self) {}
+}
+
+impl AsyncRead for Accepted {
+    fn poll_read(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        buffer: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_read(context, buffer)
+    }
+}
+
+impl AsyncWrite for Accepted {
+    fn poll_write(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        bytes: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write(context, bytes)
+    }
+
+    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_flush(context)
+    }
+
+    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(&mut self.connection).poll_shutdown(context)
+    }
+
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        slices: &[io::IoSlice<'_>],
+    ) -> Poll<io::Result<usize>> {
+        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
+    }
+
+    fn is_write_vectored(&self) -> bool {
+        self.connection.is_write_vectored()
+    }
+}
+
+struct PeerService {
+    exchange: Arc<Exchange>,
+}
+
+type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
+
+#[tonic::async_trait]
+impl ReplicationService for PeerService {
+    type SyncStream = Answers<SyncResponse>;
+
+    async fn sync(
+        &self,
+        request: Request<Streaming<SyncRequest>>,
+    ) -> Result<Response<Self::SyncStream>, Status> {
+        if self.exchange.stop.is_cancelled() {
+            return Err(Status::unavailable("the node stops"));
+        }
+        let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES_MAX);
+        let incoming = request.into_inner();
+        let incoming = incoming.map(|frame| frame.map(|request| request.frame));
+        let call = Call {
+            direction: Direction::Accepted,
+            expected_region: None,
+        };
+        let wrap = |frame| SyncResponse { frame: Some(frame) };
+        let session = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap));
+        self.exchange.tasks.spawn(session);
+        Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(Ok))))
+    }
+
+    type SnapshotStream = Answers<SnapshotResponse>;
+
+    async fn snapshot(
+        &self,
+        request: Request<SnapshotRequest>,
+    ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let request = request.into_inner();
+        let refused = |error: crate::replication::frame::BadFrame| {
+            Status::failed_precondition(error.to_string())
+        };
+        check_protocol(request.protocol_min, request.protocol_max).map_err(refused)?;
+        let cluster = self.exchange.engine.cluster();
+        if request.cluster != cluster.as_str() {
+            let message = format!("this node is of cluster {cluster}");
+            return Err(Status::failed_precondition(message));
+        }
+        let asker = read_replica(request.replica).map_err(refused)?;
+        if asker == self.exchange.engine.own() {
+            return Err(Status::failed_precondition(
+                "the asker is this very replica",
+            ));
+        }
+        let opened = self.exchange.snapshots.server.open(&asker);
+        let parts = opened.map_err(|error| Status::unavailable(error.to_string()))?;
+        let (outgoing, answers) = mpsc::channel(1);
+        let stop = self.exchange.stop.clone();
+        self.exchange.tasks.spawn(async move {
+            stop.run_until_cancelled(send_parts(parts, outgoing)).await;
+        });
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+/// Sends the parts as they are taken. An asker that takes none for too long is given up, so that it
+/// does not hold the log's end.
+async fn send_parts(
+    mut parts: SnapshotStream,
+    outgoing: mpsc::Sender<Result<SnapshotResponse, Status>>,
+) {
+    while let Some(part) = parts.next().await {
+        let part = part.map_err(|error| Status::aborted(error.to_string()));
+        let is_last = part.is_err();
+        match timeout(SNAPSHOT_SILENCE, outgoing.send(part)).await {
+            Ok(Ok(())) if !is_last => {}
+            Ok(Ok(())) => return,
+            Ok(Err(_)) => return tracing::debug!("a peer gave its snapshot up"),
+            Err(_) => {
+                return tracing::warn!("a peer takes nothing of its snapshot; it is given up");
+            }
+        }
+    }
+}

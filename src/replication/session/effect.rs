@@ -1,0 +1,214 @@
+//! What goes into a session's machine and what comes out of it.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+
+use crate::codec::DecodeError;
+use crate::codec::block::{self, BlockHead};
+use crate::crdt::dot::{ReplicaIndex, Replicas};
+use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::frontier::ShortForm;
+use crate::crdt::version_vector::VersionVector;
+use crate::engine::published::Published;
+use crate::engine::replicas::ReplicaTable;
+use crate::ids::{ClusterId, Region, Replica};
+use crate::log::Position;
+use crate::replication::frame::{BadFrame, CloseReason, Frame};
+use crate::replication::links::Agreement;
+
+/// What a session is told at its start.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    pub cluster: ClusterId,
+    /// The region that the dialled address is said to belong to.
+    pub expected_region: Option<Region>,
+    pub heartbeat_ms: u64,
+    pub silence_ms: u64,
+    pub relay_after_ms: u64,
+    pub window_bytes: usize,
+    pub block_bytes: usize,
+}
+
+/// What a session asks the node about replicas. Answers at once.
+pub trait Knowledge: Send + Sync {
+    fn table(&self) -> &ReplicaTable;
+
+    /// The running replica and the last number it drew.
+    fn own(&self) -> (ReplicaIndex, u64);
+
+    /// The predecessors of a replica whose first event is applied here.
+    fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm>;
+
+    fn replicas(&self) -> Arc<Replicas> {
+        self.table().all()
+    }
+
+    fn intern(&self, replica: &Replica) -> Result<ReplicaIndex, DecodeError> {
+        self.table().intern(replica)
+    }
+
+    fn head(&self, block: &[u8]) -> Result<BlockHead, DecodeError> {
+        block::head(block, &mut self.table())
+    }
+}
+
+/// What is durable, with its fingerprint where the node is settled.
+#[derive(Clone)]
+pub struct Durable {
+    pub published: Arc<Published>,
+    pub fingerprint: Option<Fingerprint>,
+}
+
+/// The engine's verdict on the block of the last [`Effect::Apply`].
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Verdict {
+    /// Applied; [`Input::Durable`] follows.
+    New,
+    Known,
+    /// Something before it is missing, or a snapshot is being merged.
+    NotYet,
+    /// The disk is full.
+    NoRoom,
+    /// To be tried again in a moment.
+    Busy,
+    Malformed(String),
+    Alarm {
+        claimed: u64,
+        made: u64,
+    },
+    /// The engine takes no more.
+    Stopped(String),
+}
+
+/// What is kept of the log.
+#[derive(Debug, Clone, Default)]
+pub struct LogSurvey {
+    /// Where each kept segment begins and the frontier there, oldest first.
+    pub segments: Vec<(Position, VersionVector)>,
+    /// For each replica up to where the log may have gaps, because a snapshot raised the frontier.
+    pub floor: VersionVector,
+}
+
+/// A block in the log.
+#[derive(Debug, Clone)]
+pub struct LogBlock {
+    /// Where its record is.
+    pub position: Position,
+    pub head: BlockHead,
+    pub bytes: Bytes,
+}
+
+/// A piece of the log.
+#[derive(Debug, Clone)]
+pub struct LogPiece {
+    pub blocks: Vec<LogBlock>,
+    /// Where to read on.
+    pub next: Position,
+}
+
+/// Why the log was not read.
+#[derive(Debug, Clone)]
+pub enum LogFault {
+    /// What was asked for has been cut meanwhile.
+    Cut,
+    Broken(String),
+}
+
+pub enum Input {
+    /// The stream is there.
+    Start,
+    Frame(Frame),
+    /// A frame came that is none.
+    BadFrame(BadFrame),
+    Published(Durable),
+    /// Answers [`Effect::SurveyLog`].
+    Survey(LogSurvey),
+    /// Answers [`Effect::ReadLog`].
+    LogRead {
+        generation: u64,
+        result: Result<LogPiece, LogFault>,
+    },
+    /// Answers [`Effect::Apply`], before the next frame.
+    Applied(Verdict),
+    /// The block of this frame is durable. Comes in the order of the frames.
+    Durable {
+        frame: u64,
+    },
+    /// Ends the session.
+    Stop(CloseReason, String),
+    /// Time has passed.
+    Tick,
+}
+
+/// Which of the two readers of the log: that of the own region's events, which goes on at once, or
+/// that of other regions' events, which waits whether they arrive by themselves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Cursor {
+    Own,
+    Relay,
+}
+
+#[derive(Debug)]
+pub enum Effect {
+    Send(Frame),
+    /// The peer has said who it is and what it has.
+    Greeted {
+        replica: Replica,
+        frontier: Arc<VersionVector>,
+    },
+    /// The peer's durable frontier, in full.
+    Acknowledged(Arc<VersionVector>),
+    SurveyLog,
+    ReadLog {
+        generation: u64,
+        from: Position,
+        bytes_max: usize,
+    },
+    Apply {
+        frame: u64,
+        block: Bytes,
+    },
+    /// The peer's log does not reach what this node lacks: it must cover these numbers first.
+    WantSnapshot {
+        whole_from: ShortForm,
+    },
+    /// Somebody else runs under this node's identity: go on under a fresh replica.
+    Alarm {
+        claimed: u64,
+        made: u64,
+    },
+    /// The session ends; the closing frame was sent before.
+    Close {
+        reason: CloseReason,
+        message: String,
+    },
+    ClosedByPeer {
+        reason: CloseReason,
+        message: String,
+    },
+}
+
+/// How a link stands.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Status {
+    /// Events that are durable here and not acknowledged.
+    pub events_behind: u64,
+    /// How long the oldest of them has waited.
+    pub lag_ms: u64,
+    pub agreement: Agreement,
+    pub fingerprint: Option<Fingerprint>,
+    pub problem: String,
+}
+
+impl Default for Status {
+    fn default() -> Self {
+        Self {
+            events_behind: 0,
+            lag_ms: 0,
+            agreement: Agreement::Unknown,
+            fingerprint: None,
+            problem: String::new(),
+        }
+    }
+}

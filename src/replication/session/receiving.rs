@@ -1,0 +1,161 @@
+//! The receiving half: blocks go to the engine in order; what cannot be applied is dropped and asked
+//! for again.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::codec::DecodeError;
+use crate::codec::block::BlockHead;
+use crate::crdt::dot::ReplicaIndex;
+use crate::engine::published::Published;
+use crate::replication::session::Fault;
+use crate::replication::session::effect::{Effect, Verdict};
+
+/// How long a block waits that the engine had no place for.
+const BUSY_PAUSE_MS: u64 = 5;
+/// The least time between two requests to go on from the durable frontier.
+const RESUME_PAUSE_MS: u64 = 1_000;
+/// What that time grows to while they do not help, such as during the merge of a snapshot.
+const RESUME_PAUSE_MAX_MS: u64 = 4_000;
+
+#[derive(Default)]
+pub(super) struct Receiving {
+    /// The last frame that came.
+    last: u64,
+    /// Frames that are applied and not durable. The sender's window bounds them.
+    undurable: VecDeque<u64>,
+    /// The block that is with the engine, or waits to go there again.
+    applying: Option<(u64, Bytes)>,
+    /// When it goes there again.
+    retry_ms: Option<u64>,
+    /// The first frame dropped since the last Resume: it and those after it are not dealt with, so that
+    /// the sender's window closes.
+    dropped_from: Option<u64>,
+    /// What was dropped and has not come since: for each replica the highest number.
+    dropped: BTreeMap<ReplicaIndex, u64>,
+    resume_ms: Option<u64>,
+    resume_pause_ms: u64,
+    problem: &'static str,
+}
+
+impl Receiving {
+    pub fn is_stalled(&self) -> bool {
+        self.applying.is_some()
+    }
+
+    pub fn problem(&self) -> &'static str {
+        self.problem
+    }
+
+    pub fn due_ms(&self) -> Option<u64> {
+        let resume = self.resume_ms.filter(|_| !self.dropped.is_empty());
+        [self.retry_ms, resume].into_iter().flatten().min()
+    }
+
+    /// The newest frame up to which all are dealt with.
+    pub fn dealt(&self) -> u64 {
+        let applying = self.applying.as_ref().map(|(frame, _)| *frame);
+        let first = [self.undurable.front().copied(), applying, self.dropped_from];
+        let first = first.into_iter().flatten().min();
+        first.map_or(self.last, |first| first - 1)
+    }
+
+    pub fn handle_events(
+        &mut self,
+        frame: u64,
+        block: Bytes,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        assert!(self.applying.is_none(), "frames come one at a time");
+        if frame != self.last + 1 {
+            let message = format!("Events frame {frame} after {}", self.last);
+            return Err(Fault::protocol(message));
+        }
+        self.last = frame;
+        self.applying = Some((frame, block.clone()));
+        effects.push(Effect::Apply { frame, block });
+        Ok(())
+    }
+
+    /// Takes the engine's word on the block that is with it.
+    pub fn handle_verdict(
+        &mut self,
+        verdict: &Verdict,
+        head: impl Fn(&[u8]) -> Result<BlockHead, DecodeError>,
+        now_ms: u64,
+    ) -> Result<(), DecodeError> {
+        if *verdict == Verdict::Busy {
+            self.retry_ms = Some(now_ms + BUSY_PAUSE_MS);
+            return Ok(());
+        }
+        let (frame, block) = self.applying.take().expect("a block is with the engine");
+        match verdict {
+            Verdict::New => self.undurable.push_back(frame),
+            Verdict::NotYet | Verdict::NoRoom => {
+                self.problem = match verdict {
+                    Verdict::NoRoom => "there is no room on this node's disk for the peer's events",
+                    _ => "events came that cannot be applied yet",
+                };
+                self.drop_block(frame, head(&block)?, now_ms);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn drop_block(&mut self, frame: u64, head: BlockHead, now_ms: u64) {
+        self.dropped_from.get_or_insert(frame);
+        let highest = self.dropped.entry(head.replica).or_default();
+        *highest = (*highest).max(head.last_seq());
+        if self.resume_pause_ms == 0 {
+            self.resume_pause_ms = RESUME_PAUSE_MS;
+        }
+        self.resume_ms.get_or_insert(now_ms);
+    }
+
+    pub fn handle_durable(&mut self, frame: u64) {
+        assert_eq!(
+            self.undurable.pop_front(),
+            Some(frame),
+            "blocks become durable in order"
+        );
+    }
+
+    /// What was dropped may have come again, from here or from elsewhere.
+    pub fn handle_published(&mut self, published: &Published) {
+        if self.dropped.is_empty() {
+            return;
+        }
+        let vector = &published.vector;
+        self.dropped
+            .retain(|replica, highest| vector.get(*replica) < *highest);
+        if self.dropped.is_empty() {
+            self.dropped_from = None;
+            self.resume_pause_ms = RESUME_PAUSE_MS;
+            self.problem = "";
+        }
+    }
+
+    /// Hands the waiting block over again when it is time.
+    pub fn retry(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        if self.retry_ms.is_some_and(|due| now_ms >= due)
+            && let Some((frame, block)) = self.applying.clone()
+        {
+            self.retry_ms = None;
+            effects.push(Effect::Apply { frame, block });
+        }
+    }
+
+    /// Whether to ask the sender now to go on from the durable frontier.
+    pub fn take_resume(&mut self, now_ms: u64) -> bool {
+        let is_due = self.resume_ms.is_some_and(|due| now_ms >= due);
+        if self.dropped.is_empty() || !is_due {
+            return false;
+        }
+        self.dropped_from = None;
+        self.resume_ms = Some(now_ms + self.resume_pause_ms);
+        self.resume_pause_ms = (self.resume_pause_ms * 2).min(RESUME_PAUSE_MAX_MS);
+        true
+    }
+}

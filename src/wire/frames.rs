@@ -1,0 +1,396 @@
+//! Frames between peers: generated types ↔ domain. All that a peer sends in a session is checked here
+//! or by the codec, before the session machine sees it.
+
+use std::collections::HashSet;
+
+use crate::crdt::fingerprint::Fingerprint;
+use crate::ids::{Epoch, Region, Replica};
+use crate::limits::{BLOCK_BYTES_MAX, CLOSE_MESSAGE_BYTES_MAX, REPLICAS_MAX};
+use crate::replication::frame::{BadFrame, CloseReason, Described, Entries, Frame, Hello};
+use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::wire::replication as wire;
+use crate::wire::replication::frame::Body;
+
+fn invalid(what: &'static str, why: &'static str) -> BadFrame {
+    BadFrame::Invalid { what, why }
+}
+
+fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), BadFrame> {
+    match found > max {
+        true => Err(BadFrame::OverLimit { what, found, max }),
+        false => Ok(()),
+    }
+}
+
+/// Fails unless the two ranges have a version in common.
+pub fn check_protocol(min: u32, max: u32) -> Result<(), BadFrame> {
+    if min > max || min > PROTOCOL_MAX || max < PROTOCOL_MIN {
+        return Err(BadFrame::Version { min, max });
+    }
+    Ok(())
+}
+
+pub fn read_replica(replica: Option<wire::Replica>) -> Result<Replica, BadFrame> {
+    let replica = replica.ok_or(invalid("a replica", "is missing"))?;
+    let region = Region::new(&replica.region);
+    let region = region.map_err(|_| invalid("a replica's region", "is no valid name"))?;
+    let epoch = <[u8; 16]>::try_from(replica.epoch.as_ref());
+    let epoch = epoch.map_err(|_| invalid("a replica's epoch", "has not 16 bytes"))?;
+    Ok(Replica {
+        region,
+        epoch: Epoch::from_bytes(epoch),
+    })
+}
+
+pub fn write_replica(replica: &Replica) -> wire::Replica {
+    wire::Replica {
+        region: replica.region.as_str().to_owned(),
+        epoch: replica.epoch.to_bytes().to_vec().into(),
+    }
+}
+
+pub fn read_entries(vector: Option<wire::VersionVector>) -> Result<Entries, BadFrame> {
+    let vector = vector.ok_or(invalid("a version vector", "is missing"))?;
+    at_most(
+        "a version vector's replicas",
+        vector.replicas.len(),
+        REPLICAS_MAX,
+    )?;
+    if vector.replicas.len() != vector.seqs.len() {
+        let why = "has not one number for each replica";
+        return Err(invalid("a version vector", why));
+    }
+    let mut seen = HashSet::with_capacity(vector.replicas.len());
+    let mut entries = Entries::with_capacity(vector.replicas.len());
+    for (replica, seq) in vector.replicas.into_iter().zip(vector.seqs) {
+        let replica = read_replica(Some(replica))?;
+        if seq == 0 {
+            return Err(invalid("a version vector's number", "is 0"));
+        }
+        if !seen.insert(replica.clone()) {
+            return Err(invalid("a version vector", "names a replica twice"));
+        }
+        entries.push((replica, seq));
+    }
+    Ok(entries)
+}
+
+pub fn write_entries(entries: &[(Replica, u64)]) -> wire::VersionVector {
+    wire::VersionVector {
+        replicas: entries
+            .iter()
+            .map(|(replica, _)| write_replica(replica))
+            .collect(),
+        seqs: entries.iter().map(|(_, seq)| *seq).collect(),
+    }
+}
+
+pub fn read_lineage(lineage: Vec<wire::Lineage>) -> Result<Described, BadFrame> {
+    at_most("lineage's replicas", lineage.len(), REPLICAS_MAX)?;
+    let mut seen = HashSet::with_capacity(lineage.len());
+    let mut described = Described::with_capacity(lineage.len());
+    for one in lineage {
+        let replica = read_replica(one.replica)?;
+        let predecessors = read_entries(one.predecessors)?;
+        if predecessors
+            .iter()
+            .any(|(ancestor, _)| *ancestor == replica)
+        {
+            return Err(invalid("lineage", "names a replica as its own predecessor"));
+        }
+        if !seen.insert(replica.clone()) {
+            return Err(invalid("lineage", "names a replica twice"));
+        }
+        described.push((replica, predecessors));
+    }
+    Ok(described)
+}
+
+pub fn write_lineage(lineage: &[(Replica, Entries)]) -> Vec<wire::Lineage> {
+    let one = |(replica, predecessors): &(Replica, Entries)| wire::Lineage {
+        replica: Some(write_replica(replica)),
+        predecessors: Some(write_entries(predecessors)),
+    };
+    lineage.iter().map(one).collect()
+}
+
+/// Checks a frame that a peer sent.
+pub fn read_frame(frame: Option<wire::Frame>) -> Result<Frame, BadFrame> {
+    let body = frame.and_then(|frame| frame.body);
+    match body.ok_or(invalid("a frame", "is empty or of an unknown kind"))? {
+        Body::Hello(hello) => read_hello(hello).map(Frame::Hello),
+        Body::Events(events) => read_events(events),
+        Body::Acknowledge(acknowledge) => read_acknowledge(acknowledge),
+        Body::Resume(resume) => Ok(Frame::Resume {
+            frontier: read_entries(resume.frontier)?,
+            lineage: read_lineage(resume.lineage)?,
+        }),
+        Body::BehindCut(behind) => {
+            let whole_from = read_entries(behind.whole_from)?;
+            if whole_from.is_empty() {
+                return Err(invalid("a behind-cut frame", "names no replica"));
+            }
+            Ok(Frame::BehindCut { whole_from })
+        }
+        Body::Close(close) => {
+            let max = CLOSE_MESSAGE_BYTES_MAX;
+            at_most("a closing message's bytes", close.message.len(), max)?;
+            Ok(Frame::Close {
+                reason: read_reason(close.reason()),
+                message: close.message,
+            })
+        }
+    }
+}
+
+fn read_hello(hello: wire::Hello) -> Result<Hello, BadFrame> {
+    check_protocol(hello.protocol_min, hello.protocol_max)?;
+    Ok(Hello {
+        replica: read_replica(hello.replica)?,
+        frontier: read_entries(hello.frontier)?,
+        lineage: read_lineage(hello.lineage)?,
+        cluster: hello.cluster,
+    })
+}
+
+fn read_events(events: wire::Events) -> Result<Frame, BadFrame> {
+    at_most("a block's bytes", events.block.len(), BLOCK_BYTES_MAX)?;
+    if events.block.is_empty() {
+        return Err(invalid("a block", "is empty"));
+    }
+    Ok(Frame::Events {
+        frame: events.frame,
+        block: events.block,
+    })
+}
+
+fn read_acknowledge(acknowledge: wire::Acknowledge) -> Result<Frame, BadFrame> {
+    let bytes = acknowledge.fingerprint.as_ref();
+    let fingerprint = match bytes.is_empty() {
+        true => None,
+        false => {
+            let bytes = <[u8; 16]>::try_from(bytes);
+            let bytes = bytes.map_err(|_| invalid("a fingerprint", "has not 16 bytes"))?;
+            Some(Fingerprint::from_bytes(bytes))
+        }
+    };
+    Ok(Frame::Acknowledge {
+        frame: acknowledge.frame,
+        frontier: read_entries(acknowledge.frontier)?,
+        lineage: read_lineage(acknowledge.lineage)?,
+        fingerprint,
+    })
+}
+
+pub fn write_frame(frame: &Frame) -> wire::Frame {
+    let body = match frame {
+        Frame::Hello(hello) => Body::Hello(wire::Hello {
+            protocol_min: PROTOCOL_MIN,
+            protocol_max: PROTOCOL_MAX,
+            cluster: hello.cluster.clone(),
+            replica: Some(write_replica(&hello.replica)),
+            frontier: Some(write_entries(&hello.frontier)),
+            lineage: write_lineage(&hello.lineage),
+        }),
+        Frame::Events { frame, block } => Body::Events(wire::Events {
+            frame: *frame,
+            block: block.clone(),
+        }),
+        Frame::Acknowledge {
+            frame,
+            frontier,
+            lineage,
+            fingerprint,
+        } => Body::Acknowledge(wire::Acknowledge {
+            frame: *frame,
+            frontier: Some(write_entries(frontier)),
+            lineage: write_lineage(lineage),
+            fingerprint: fingerprint
+                .map(|print| print.to_bytes().to_vec())
+                .unwrap_or_default()
+                .into(),
+        }),
+        Frame::Resume { frontier, lineage } => Body::Resume(wire::Resume {
+            frontier: Some(write_entries(frontier)),
+            lineage: write_lineage(lineage),
+        }),
+        Frame::BehindCut { whole_from } => Body::BehindCut(wire::BehindCut {
+            whole_from: Some(write_entries(whole_from)),
+        }),
+        Frame::Close { reason, message } => Body::Close(wire::Close {
+            reason: write_reason(*reason).into(),
+            message: shortened(message),
+        }),
+    };
+    wire::Frame { body: Some(body) }
+}
+
+/// As much of a text as a closing message may have.
+fn shortened(text: &str) -> String {
+    let end = text.floor_char_boundary(CLOSE_MESSAGE_BYTES_MAX);
+    text[..end].to_owned()
+}
+
+fn read_reason(reason: wire::CloseReason) -> CloseReason {
+    match reason {
+        wire::CloseReason::Unspecified => CloseReason::Unknown,
+        wire::CloseReason::Stopping => CloseReason::Stopping,
+        wire::CloseReason::Duplicate => CloseReason::Duplicate,
+        wire::CloseReason::WrongCluster => CloseReason::WrongCluster,
+        wire::CloseReason::Version => CloseReason::Version,
+        wire::CloseReason::Protocol => CloseReason::Protocol,
+        wire::CloseReason::Self_ => CloseReason::Own,
+        wire::CloseReason::Alarm => CloseReason::Alarm,
+        wire::CloseReason::Silence => CloseReason::Silence,
+        wire::CloseReason::Renewed => CloseReason::Renewed,
+        wire::CloseReason::WrongRegion => CloseReason::WrongRegion,
+        wire::CloseReason::Fault => CloseReason::Fault,
+    }
+}
+
+fn write_reason(reason: CloseReason) -> wire::CloseReason {
+    match reason {
+        CloseReason::Unknown => wire::CloseReason::Unspecified,
+        CloseReason::Stopping => wire::CloseReason::Stopping,
+        CloseReason::Duplicate => wire::CloseReason::Duplicate,
+        CloseReason::WrongCluster => wire::CloseReason::WrongCluster,
+        CloseReason::Version => wire::CloseReason::Version,
+        CloseReason::Protocol => wire::CloseReason::Protocol,
+        CloseReason::Own => wire::CloseReason::Self_,
+        CloseReason::Alarm => wire::CloseReason::Alarm,
+        CloseReason::Silence => wire::CloseReason::Silence,
+        CloseReason::Renewed => wire::CloseReason::Renewed,
+        CloseReason::WrongRegion => wire::CloseReason::WrongRegion,
+        CloseReason::Fault => wire::CloseReason::Fault,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn replica(region: &str) -> wire::Replica {
+        wire::Replica {
+            region: region.to_owned(),
+            epoch: vec![7; 16].into(),
+        }
+    }
+
+    fn vector(replicas: Vec<wire::Replica>, seqs: Vec<u64>) -> Option<wire::VersionVector> {
+        Some(wire::VersionVector { replicas, seqs })
+    }
+
+    #[test]
+    fn hostile_vectors_are_refused() {
+        let short_epoch = wire::Replica {
+            epoch: vec![1].into(),
+            ..replica("eu")
+        };
+        let cases = [
+            None,
+            vector(vec![replica("eu")], vec![]),
+            vector(vec![replica("eu")], vec![0]),
+            vector(vec![replica("EU")], vec![1]),
+            vector(vec![replica("")], vec![1]),
+            vector(vec![short_epoch], vec![1]),
+            vector(vec![replica("eu"), replica("eu")], vec![1, 2]),
+            vector(
+                vec![replica("eu"); REPLICAS_MAX + 1],
+                vec![1; REPLICAS_MAX + 1],
+            ),
+        ];
+        for case in cases {
+            assert!(read_entries(case).is_err());
+        }
+    }
+
+    #[test]
+    fn hostile_frames_are_refused() {
+        let events = |block: Vec<u8>| {
+            Body::Events(wire::Events {
+                frame: 1,
+                block: block.into(),
+            })
+        };
+        let acknowledge = Body::Acknowledge(wire::Acknowledge {
+            frontier: Some(wire::VersionVector::default()),
+            fingerprint: vec![1; 15].into(),
+            ..wire::Acknowledge::default()
+        });
+        let own_ancestor = Body::Resume(wire::Resume {
+            frontier: vector(vec![], vec![]),
+            lineage: vec![wire::Lineage {
+                replica: Some(replica("eu")),
+                predecessors: vector(vec![replica("eu")], vec![1]),
+            }],
+        });
+        let no_cut = Body::BehindCut(wire::BehindCut {
+            whole_from: vector(vec![], vec![]),
+        });
+        let long = Body::Close(wire::Close {
+            reason: 1,
+            message: "x".repeat(CLOSE_MESSAGE_BYTES_MAX + 1),
+        });
+        let huge = events(vec![0; BLOCK_BYTES_MAX + 1]);
+        for body in [
+            events(vec![]),
+            huge,
+            acknowledge,
+            own_ancestor,
+            no_cut,
+            long,
+        ] {
+            assert!(read_frame(Some(wire::Frame { body: Some(body) })).is_err());
+        }
+        assert!(read_frame(None).is_err());
+        assert!(read_frame(Some(wire::Frame { body: None })).is_err());
+    }
+
+    #[test]
+    fn another_protocol_is_told_before_anything_else_is_looked_at() {
+        let hello = wire::Hello {
+            protocol_min: PROTOCOL_MAX + 1,
+            protocol_max: PROTOCOL_MAX + 1,
+            ..wire::Hello::default()
+        };
+        let body = Some(Body::Hello(hello));
+        let refused = read_frame(Some(wire::Frame { body })).expect_err("refused");
+        assert_eq!(refused.reason(), CloseReason::Version);
+    }
+
+    #[test]
+    fn frames_survive_the_wire() {
+        let eu = read_replica(Some(replica("eu"))).expect("valid");
+        let us = read_replica(Some(replica("us"))).expect("valid");
+        let entries = vec![(eu.clone(), 3)];
+        let lineage = vec![(us.clone(), entries.clone())];
+        let frames = [
+            Frame::Hello(Hello {
+                cluster: "c".to_owned(),
+                replica: us,
+                frontier: entries.clone(),
+                lineage: lineage.clone(),
+            }),
+            Frame::Acknowledge {
+                frame: 4,
+                frontier: entries.clone(),
+                lineage: lineage.clone(),
+                fingerprint: Some(Fingerprint(9)),
+            },
+            Frame::Resume {
+                frontier: vec![],
+                lineage,
+            },
+            Frame::BehindCut {
+                whole_from: entries,
+            },
+            Frame::Close {
+                reason: CloseReason::Own,
+                message: "so".to_owned(),
+            },
+        ];
+        for frame in frames {
+            assert_eq!(read_frame(Some(write_frame(&frame))), Ok(frame));
+        }
+    }
+}
