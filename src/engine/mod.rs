@@ -5,7 +5,8 @@
 //! batch → the log → published → acknowledged, watched, sent. Nothing that leaves the node shows what
 //! is not published. The engine knows no network, no tonic, and no concrete disk.
 //!
-//! Order of locks: `remote` → shards in ascending order → a post's figures → `orphans` → `held` →
+//! Order of locks: `remote` → shards in ascending order → posts' figures in the order of
+//! their numbers → `orphans` → `held` →
 //! `frontier` → the queue's → the requests'. None is held across an await.
 
 pub mod apply;

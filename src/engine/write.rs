@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use parking_lot::MutexGuard;
+
 use crate::codec::DecodeError;
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
@@ -15,7 +17,7 @@ use crate::crdt::fingerprint::UserHash;
 use crate::engine::Engine;
 use crate::engine::command::{Command, Write};
 use crate::engine::commit::{CommitWait, Demand, OutcomeUnknown, Refused, Slot};
-use crate::engine::post::Post;
+use crate::engine::post::{Post, PostNumber};
 use crate::engine::published::Published;
 use crate::engine::requests::{Begun, Done, Outcome, RequestRecord};
 use crate::engine::section::Section;
@@ -268,6 +270,7 @@ impl Engine {
         // Read once: were more durable at the second look, a like that needs no number would need one.
         let durable = self.durable_own();
         let events = self.events_needed(&shard, &here, prepared, durable);
+        let mut figures = lock_wide(&here, prepared);
         let slot = match (events, request) {
             (0, None) => None,
             _ => {
@@ -285,8 +288,9 @@ impl Engine {
         let replicas = self.replicas.all();
         let mut group = Group::new(self, &replicas, slot.as_ref(), durable, here.len());
         for run in here.chunk_by(|a, b| Arc::ptr_eq(prepared[*a].post, prepared[*b].post)) {
-            group.apply_run(&mut shard, run, prepared);
+            group.apply_run((&mut shard, &mut figures), run, prepared);
         }
+        drop(figures);
         let (section, done) = group.finish(events, request, prepared.len());
         let wait = match slot {
             Some(slot) => slot.fill(section),
@@ -364,7 +368,12 @@ impl<'a> Group<'a> {
     }
 
     /// Applies commands of one post, under the lock of its figures.
-    fn apply_run(&mut self, shard: &mut Shard, run: &[usize], prepared: &[Prepared<'_>]) {
+    fn apply_run(
+        &mut self,
+        (shard, locked): (&mut Shard, &mut LockedFigures<'_>),
+        run: &[usize],
+        prepared: &[Prepared<'_>],
+    ) {
         let items = run;
         let post = prepared[items[0]].post;
         let mut run = Run {
@@ -374,18 +383,23 @@ impl<'a> Group<'a> {
             changes: Changes::default(),
         };
         let time_ms = self.engine.now_ms();
-        let mut figures = post.figures();
+        let known = locked.iter_mut().find(|(number, _)| *number == post.number);
+        let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
+        let figures: &mut Figures = match known {
+            Some((_, figures)) => figures,
+            None => &mut *own_lock.insert(post.figures()),
+        };
         let before = self.section.local.len();
         for at in items {
             let item = &prepared[*at];
             let (action, done) = match (item.command, item.user) {
                 (Command::Like { .. }, Some((user, hash))) => {
-                    self.like(shard, &figures, &mut run, (user, hash))
+                    self.like(shard, figures, &mut run, (user, hash))
                 }
                 (Command::Unlike { .. }, Some((user, hash))) => {
                     self.unlike(shard, &mut run, (user, hash), &item.named)
                 }
-                _ => self.add(&mut figures, &mut run, item.command),
+                _ => self.add(figures, &mut run, item.command),
             };
             if let Some(action) = action {
                 self.section.local.push(Event { time_ms, action });
@@ -404,8 +418,8 @@ impl<'a> Group<'a> {
         }
         figures.touch(time_ms);
         self.engine.count_likers(changes.likers());
-        post.credit(&mut figures, &changes);
-        drop(figures);
+        post.credit(figures, &changes);
+        drop(own_lock);
         self.engine.note_changed_figures(post);
         self.section
             .prints
@@ -647,6 +661,21 @@ impl<'a> Group<'a> {
         }
         (self.section, self.done)
     }
+}
+
+/// Figures that are locked before numbers are drawn.
+type LockedFigures<'a> = Vec<(PostNumber, MutexGuard<'a, Figures>)>;
+
+/// Locks the figures of posts that are spread, in the order of their numbers. Two shards would otherwise
+/// draw a replica's increments in another order than its numbers, and the published sum between the
+/// two would belong to no frontier.
+fn lock_wide<'a>(here: &[usize], prepared: &'a [Prepared<'_>]) -> LockedFigures<'a> {
+    let posts = here.iter().map(|at| prepared[*at].post);
+    let mut wide: Vec<&Arc<Post>> = posts.filter(|post| post.is_wide()).collect();
+    wide.sort_unstable_by_key(|post| post.number);
+    wide.dedup_by_key(|post| post.number);
+    let locked = wide.into_iter().map(|post| (post.number, post.figures()));
+    locked.collect()
 }
 
 /// Ends a call with a request id, also when its future is dropped.
