@@ -14,7 +14,7 @@ use crate::limits::{OUTGOING_FRAMES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::replication::catch_up::SnapshotFault;
 use crate::replication::driver::{self, Call, Ended};
 use crate::replication::frame::CloseReason;
-use crate::replication::registry::Direction;
+use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PeerEndpoint};
 use crate::wire::replication::replication_service_client::ReplicationServiceClient;
 use crate::wire::replication::{SyncRequest, SyncResponse};
@@ -92,7 +92,7 @@ impl Dialer {
         let ended = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap)).await;
         if ended.reason == Some(CloseReason::Duplicate) {
             if let Some(peer) = &ended.peer {
-                let gone = self.exchange.registry.gone(peer);
+                let gone = self.exchange.links.gone(peer);
                 self.exchange.stop.run_until_cancelled(gone).await;
             }
             return Ok(());
