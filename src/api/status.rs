@@ -105,7 +105,6 @@ impl Api {
         }
         warnings.extend(several_heads(heads));
         warnings.extend(several_nodes(own, links));
-        warnings.extend(links.iter().filter_map(link_warning));
         warnings.extend(self.gauges.warnings());
         warnings
     }
@@ -151,19 +150,6 @@ fn several_nodes(own: &Region, links: &[LinkView]) -> Vec<String> {
             format!("region {region} has {nodes} running replicas: stop all nodes of it but one")
         })
         .collect()
-}
-
-fn link_warning(link: &LinkView) -> Option<String> {
-    let region = &link.region;
-    if link.standing.agreement == Agreement::Diverged {
-        let warning =
-            "holds another state under the same frontier (DIVERGED); nothing is merged away";
-        return Some(format!("region {region} {warning}"));
-    }
-    match link.standing.problem.as_str() {
-        "" => None,
-        problem => Some(format!("link to {region}: {problem}")),
-    }
 }
 
 fn link_status(link: LinkView) -> LinkStatus {
@@ -254,16 +240,6 @@ mod tests {
         let mut down = link("eu", 3);
         down.connected = false;
         assert!(several_nodes(&own, &[down]).is_empty());
-    }
-
-    #[test]
-    fn links_with_a_problem_are_told() {
-        assert_eq!(link_warning(&link("us", 1)), None);
-        let mut bad = link("us", 1);
-        bad.standing.problem = "refused".to_owned();
-        assert_eq!(link_warning(&bad).as_deref(), Some("link to us: refused"));
-        bad.standing.agreement = Agreement::Diverged;
-        assert!(link_warning(&bad).is_some_and(|text| text.contains("DIVERGED")));
     }
 
     #[test]
