@@ -611,7 +611,7 @@ async fn cut_and_reopen(
     tally.reopenings += 2;
     let node = node.unwrap_or_else(|| panic!("{what}: does not open"));
     check(&node, &mut ledger, &what).await;
-    if turn % 4 == 0 {
+    if turn.is_multiple_of(4) {
         check_answers(&node, &ledger, &what, turn).await;
         node.write(like("p0", "after")).await;
         ledger

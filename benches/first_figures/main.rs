@@ -10,7 +10,7 @@ mod machine;
 mod node;
 mod report;
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use clap::Parser;
@@ -35,6 +35,9 @@ struct Arguments {
     /// Only measurements whose name contains this
     #[arg(long, value_name = "PART", default_value = "")]
     only: String,
+    /// Another build of the node, to be measured in place of this one
+    #[arg(long, value_name = "BINARY", default_value = env!("CARGO_BIN_EXE_likewise"))]
+    node: PathBuf,
     /// Given by cargo
     #[arg(long, hide = true)]
     bench: bool,
@@ -49,7 +52,7 @@ fn main() -> anyhow::Result<()> {
     let span = Duration::from_secs_f64(arguments.seconds);
     for round in 0..arguments.rounds {
         eprintln!("round {} of {}", round + 1, arguments.rounds);
-        runtime.block_on(measure(round, span, &mut report))?;
+        runtime.block_on(measure(&arguments.node, round, span, &mut report))?;
     }
     report.print(&mut std::io::stdout().lock())?;
     if let Some(file) = arguments.json {
@@ -59,7 +62,12 @@ fn main() -> anyhow::Result<()> {
 }
 
 /// One round. Names begin with the place where the work is done.
-async fn measure(round: u64, span: Duration, report: &mut Report) -> anyhow::Result<()> {
+async fn measure(
+    binary: &Path,
+    round: u64,
+    span: Duration,
+    report: &mut Report,
+) -> anyhow::Result<()> {
     if report.wants("log: sync of one record") {
         report.add("log: sync of one record", inside::syncs(span).await?);
     }
@@ -67,7 +75,7 @@ async fn measure(round: u64, span: Duration, report: &mut Report) -> anyhow::Res
         let measured = inside::likes(Likes { seed: round }, span).await?;
         report.add("in process: likes", measured);
     }
-    let node = Node::start()?;
+    let node = Node::start(binary)?;
     let client = Client::connect(&node).await?;
     if report.wants("unary: health check") {
         report.add("unary: health check", client.checks(span).await?);

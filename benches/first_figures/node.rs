@@ -1,6 +1,7 @@
 //! A node in a process of its own, on a folder of its own on the real disk.
 
 use std::io::{BufRead, BufReader};
+use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
 use anyhow::Context;
@@ -21,9 +22,9 @@ pub fn folder() -> anyhow::Result<TempDir> {
 
 impl Node {
     /// Starts a node with the default configuration and waits until it serves.
-    pub fn start() -> anyhow::Result<Self> {
+    pub fn start(binary: &Path) -> anyhow::Result<Self> {
         let folder = folder()?;
-        let mut command = Command::new(env!("CARGO_BIN_EXE_likewise"));
+        let mut command = Command::new(binary);
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with(ENVIRONMENT_PREFIX) {
                 command.env_remove(name);

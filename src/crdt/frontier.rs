@@ -148,16 +148,11 @@ impl Frontier {
             .collect()
     }
 
-    /// Heads plus exceptions of the part that `keep` selects, such as one region's replicas.
-    pub fn short_of(&self, keep: impl Fn(ReplicaIndex) -> bool) -> ShortForm {
+    /// A frontier that covers this and knows this lineage.
+    pub fn part(vector: &VersionVector, lineage: &Lineage) -> Self {
         let mut part = Self::default();
-        let vector = self
-            .vector
-            .iter()
-            .filter(|(replica, _)| keep(*replica))
-            .collect();
-        part.raise(&vector, &self.lineage);
-        part.short()
+        part.raise(vector, lineage);
+        part
     }
 }
 

@@ -158,36 +158,28 @@ impl Checkpointer {
     /// Shards from the last to the first, and ranges likewise: where a bucket was split or a post
     /// spread since the last checkpoint, the upper parts are stored before the row shrinks that held them.
     async fn store_likers(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
-        let mut again = true;
-        while std::mem::take(&mut again) {
-            for index in (0..self.engine.shards.len()).rev() {
-                let changed = self.engine.shards[index].lock().take_changed();
-                for post in changed {
-                    again |= !self.store_part(index, &post, group).await?;
-                }
+        let engine = self.engine.clone();
+        let _all_stay = engine.pause_spreading();
+        for index in (0..engine.shards.len()).rev() {
+            let changed = engine.shards[index].lock().take_changed();
+            for post in changed {
+                self.store_part(index, &post, group).await?;
             }
         }
         Ok(())
     }
 
-    /// Stores the changed buckets of a post in a shard. False if the post was spread meanwhile: its parts
-    /// are listed as changed then, in all shards.
+    /// Stores the changed buckets of a post in a shard.
     async fn store_part(
         &mut self,
         index: usize,
         post: &Arc<Post>,
         group: &mut Group,
-    ) -> Result<bool, CheckpointError> {
-        let (was_wide, ranges) = {
-            let mut shard = self.engine.shards[index].lock();
-            (post.is_wide(), shard.take_changed_ranges(post))
-        };
+    ) -> Result<(), CheckpointError> {
+        let ranges = self.engine.shards[index].lock().take_changed_ranges(post);
         for (from, to) in ranges.into_iter().rev() {
             let row = {
                 let shard = self.engine.shards[index].lock();
-                if post.is_wide() != was_wide {
-                    return Ok(false);
-                }
                 let replicas = self.engine.replicas.all();
                 let likers = shard.likers(post).into_iter();
                 let likers = likers.flat_map(|likers| likers.in_range(from, to));
@@ -198,7 +190,7 @@ impl Checkpointer {
                 self.flush(group).await?;
             }
         }
-        Ok(true)
+        Ok(())
     }
 
     async fn store_figures(&mut self, group: &mut Group) -> Result<(), CheckpointError> {

@@ -282,6 +282,14 @@ impl CommitQueue {
         self.state.lock().closed
     }
 
+    /// Room in the log, for those who wait for it.
+    ///
+    /// # Panics
+    /// Before recovery has opened the log.
+    pub fn room(&self) -> &Room {
+        self.room.get().expect("the log is open")
+    }
+
     /// Asked at each reservation: room may come free without a commit.
     pub(super) fn set_room(&self, room: Room) {
         assert!(self.room.set(room).is_ok(), "a queue has one log");

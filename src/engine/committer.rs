@@ -60,6 +60,7 @@ impl Committer {
             if let Err(error) = outcome {
                 tracing::error!(%error, "the log failed; no writes are taken until a restart");
                 self.engine.queue.close(Refused::Poisoned);
+                self.engine.requests.fail();
                 batch.complete(Err(OutcomeUnknown));
                 self.fail_the_rest().await;
                 return Err(error);

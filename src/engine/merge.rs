@@ -9,6 +9,7 @@
 use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use crate::codec::{DecodeError, block};
 use crate::crdt::changes::Changes;
@@ -115,19 +116,27 @@ fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {
     both
 }
 
-/// The first and the last part. All between are there and can be read, else nothing is merged.
+/// The first and the last part. All between are there and can be read, and the tail leads from the
+/// first one's frontier to the last one's; else nothing is merged.
 async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, Ending), MergeError> {
     let Some(Part::Begin(beginning)) = parts.next().await? else {
         return Err(MergeError::Form("it has no beginning"));
     };
     let (mut chunks, mut blocks) = (0, 0);
+    let mut reached = beginning.vector.clone();
     while let Some(part) = parts.next().await? {
         match part {
             Part::Begin(_) => return Err(MergeError::Form("it begins twice")),
             Part::Chunks(some) => chunks += some.len() as u64,
-            Part::Tail(block) => {
-                block::decode(&block, &mut &engine.replicas)?;
+            Part::Tail(bytes) => {
                 blocks += 1;
+                let block = block::decode(&bytes, &mut &engine.replicas)?;
+                if block.first_seq <= reached.get(block.replica) + 1 {
+                    reached.raise(block.replica, block.last_seq());
+                }
+            }
+            Part::End(ending) if !reached.covers_all(&ending.vector) => {
+                return Err(MergeError::Form("its tail does not lead to its end"));
             }
             Part::End(ending) if (ending.chunks, ending.blocks) == (chunks, blocks) => {
                 return Ok((*beginning, ending));
@@ -176,6 +185,7 @@ impl Engine {
             .filter(|(replica, seq)| before.get(*replica) < *seq);
         *self.held.write() = Some(held.collect());
         self.set_settlement(Settlement::Merging);
+        self.merges.fetch_add(1, Ordering::AcqRel);
         before
     }
 

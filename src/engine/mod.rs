@@ -5,8 +5,8 @@
 //! batch → the log → published → acknowledged, watched, sent. Nothing that leaves the node shows what
 //! is not published. The engine knows no network, no tonic, and no concrete disk.
 //!
-//! Order of locks: `remote` → shards in ascending order → a post's figures → `orphans` → `frontier` →
-//! the queue's. None is held across an await.
+//! Order of locks: `remote` → shards in ascending order → a post's figures → `orphans` → `held` →
+//! `frontier` → the queue's → the requests'. None is held across an await.
 
 pub mod apply;
 pub mod checkpoint;
@@ -34,7 +34,7 @@ pub mod watch;
 pub mod write;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
 use tokio::sync::watch as latest;
@@ -99,6 +99,9 @@ pub struct Engine {
     replicas: ReplicaTable,
     directory: Directory,
     shards: Box<[Mutex<Shard>]>,
+    /// Whether posts stay where they are: a checkpoint is reading likers. Changes under the locks of
+    /// all shards.
+    spreading_paused: AtomicBool,
     /// Posts whose figures changed since a checkpoint took them, each once.
     changed_figures: Mutex<Vec<Arc<Post>>>,
     /// Guards the application of peers' blocks and snapshots: one at a time, so that each replica's
@@ -118,6 +121,8 @@ pub struct Engine {
     watchers: Watchers,
     serving: latest::Sender<Serving>,
     settlement: AtomicU8,
+    /// Merges that were begun: what was read of one state before and after one belongs to no frontier.
+    merges: AtomicU64,
     likers: AtomicU64,
     checkpointed_at_ms: AtomicU64,
 }
@@ -149,6 +154,7 @@ impl Engine {
             key: FingerprintKey::of(&options.cluster),
             shards: shards.collect(),
             directory: Directory::default(),
+            spreading_paused: AtomicBool::new(false),
             changed_figures: Mutex::default(),
             remote: Mutex::default(),
             orphans: Mutex::default(),
@@ -161,6 +167,7 @@ impl Engine {
             watchers: Watchers::new(options.watchers_max),
             serving: latest::Sender::new(Serving::Ready),
             settlement: AtomicU8::new(Settlement::Settled as u8),
+            merges: AtomicU64::new(0),
             likers: AtomicU64::new(0),
             checkpointed_at_ms: AtomicU64::new(0),
             replicas,

@@ -77,7 +77,8 @@ pub enum RecoveryError {
     Row { key: String, source: RowError },
     /// The log was cut, and the checkpoint that held what was cut off is gone.
     #[error(
-        "the checkpoint is gone and the log begins only at {first:?}; rebuild this node from a peer"
+        "the checkpoint is gone and the log begins only at {first:?}. Restore the data folder from a backup, \
+         or move it away: with an empty one the node takes its state from its peers"
     )]
     CheckpointLost { first: Position },
 }

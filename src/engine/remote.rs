@@ -55,7 +55,8 @@ impl Engine {
             return Ok(Applied::Known);
         }
         let is_held = self.is_held(decoded.replica);
-        if is_held || decoded.first_seq > have + 1 || !self.covers_predecessors(&decoded) {
+        let covered = self.covers_predecessors(&decoded) && self.are_predecessors_sure(&decoded);
+        if is_held || decoded.first_seq > have + 1 || !covered {
             return Ok(Applied::NotYet);
         }
         let section = Section {
@@ -122,6 +123,15 @@ impl Engine {
     fn is_held(&self, replica: ReplicaIndex) -> bool {
         let held = self.held.read();
         held.as_ref().is_some_and(|held| held.get(replica) > 0)
+    }
+
+    /// Whether no predecessor is covered by a merge alone that is not durable yet: after a crash it would
+    /// be missing before the block.
+    fn are_predecessors_sure(&self, decoded: &Block) -> bool {
+        let durable = self.board.newest();
+        let predecessors = decoded.predecessors.iter().flatten();
+        let mut held = predecessors.filter(|(replica, _)| self.is_held(*replica));
+        held.all(|(replica, seq)| durable.vector.get(*replica) >= *seq)
     }
 
     fn covers_predecessors(&self, decoded: &Block) -> bool {

@@ -8,8 +8,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
-use tokio::sync::Notify;
-use tokio::sync::futures::OwnedNotified;
+use tokio::sync::watch;
 
 use crate::crdt::dot::{Dot, Dots};
 use crate::ids::RequestId;
@@ -50,6 +49,26 @@ pub struct RequestRecord {
     pub done: Vec<(u32, Done)>,
 }
 
+/// A call that is under way. Whoever asks late learns too that it has ended.
+#[derive(Debug)]
+pub struct Running {
+    ended: watch::Sender<bool>,
+}
+
+impl Running {
+    fn new() -> Arc<Self> {
+        let ended = watch::Sender::new(false);
+        Arc::new(Self { ended })
+    }
+
+    /// Returns when the call has ended.
+    pub async fn ended(&self) {
+        let mut ended = self.ended.subscribe();
+        let outcome = ended.wait_for(|ended| *ended).await;
+        outcome.expect("the sender is held here");
+    }
+}
+
 /// A request as remembered.
 #[derive(Debug, Clone)]
 pub struct Remembered {
@@ -58,8 +77,13 @@ pub struct Remembered {
     pub items: Vec<Option<Done>>,
     /// The token of the answer, once all items are durable.
     pub token: Option<Arc<str>>,
-    /// Whether a call is under way that runs the missing items.
-    running: Option<Arc<Notify>>,
+    /// A call is under way that runs the missing items, or left slots behind that are not durable yet:
+    /// a client that gave up and tries again must not run them twice.
+    running: Option<Arc<Running>>,
+    /// Slots that hold items of it and are not durable yet.
+    pending: usize,
+    /// The call under way has ended; its slots have not.
+    left: bool,
 }
 
 impl Remembered {
@@ -70,6 +94,8 @@ impl Remembered {
             items: vec![None; record.items as usize],
             token: None,
             running: None,
+            pending: 0,
+            left: false,
         }
     }
 
@@ -91,6 +117,8 @@ struct State {
     /// In the order in which they were first seen.
     order: VecDeque<RequestId>,
     items: usize,
+    /// The log failed: what is pending will never be told.
+    failed: bool,
 }
 
 /// What a call with a request id is to do.
@@ -98,7 +126,7 @@ pub enum Begun {
     /// Run the items that have no answer yet; the others have this one.
     Run(Vec<Option<Done>>),
     /// Wait for the call that is under way, then ask again.
-    Wait(OwnedNotified),
+    Wait(Arc<Running>),
     /// Answer as before.
     Answer(Vec<Done>, Arc<str>),
     /// The id was used with other contents.
@@ -129,13 +157,13 @@ impl Requests {
             }
             if let Some(running) = &known.running {
                 // Made under the lock: a call that ends right after it is not missed.
-                return Begun::Wait(running.clone().notified_owned());
+                return Begun::Wait(running.clone());
             }
             if let (true, Some(token)) = (known.is_complete(), &known.token) {
                 let done = known.items.iter().flatten().cloned().collect();
                 return Begun::Answer(done, token.clone());
             }
-            known.running = Some(Arc::default());
+            known.running = Some(Running::new());
             return Begun::Run(known.items.clone());
         }
         let remembered = Remembered {
@@ -143,27 +171,42 @@ impl Requests {
             at_ms: now_ms,
             items: vec![None; items],
             token: None,
-            running: Some(Arc::default()),
+            running: Some(Running::new()),
+            pending: 0,
+            left: false,
         };
         state.insert(id.clone(), remembered);
         Begun::Run(vec![None; items])
     }
 
-    /// The call ends. What is durable by now stays; a request of which nothing is, is forgotten.
+    /// A slot was reserved that holds items of the call under way.
+    pub fn note_pending(&self, id: &RequestId) {
+        if let Some(known) = self.state.lock().by_id.get_mut(id) {
+            known.pending += 1;
+        }
+    }
+
+    /// The call ends, or was given up. What is durable stays, and what is on its way is waited for; a
+    /// request of which nothing is either, is forgotten.
     pub fn release(&self, id: &RequestId) {
         let mut state = self.state.lock();
+        let failed = state.failed;
         let Some(known) = state.by_id.get_mut(id) else {
             return;
         };
-        if let Some(running) = known.running.take() {
-            running.notify_waiters();
+        known.left = true;
+        if known.pending == 0 || failed {
+            state.end(id);
         }
-        if known.items.iter().all(Option::is_none) {
-            let items = known.items.len();
-            state.by_id.remove(id);
-            state.items -= items;
-            state.order.retain(|other| other != id);
-        }
+    }
+
+    /// The log failed: nothing that is pending will become durable in this process's sight.
+    pub fn fail(&self) {
+        let mut state = self.state.lock();
+        state.failed = true;
+        let left = state.by_id.iter().filter(|(_, known)| known.left);
+        let left: Vec<RequestId> = left.map(|(id, _)| id.clone()).collect();
+        left.iter().for_each(|id| state.end(id));
     }
 
     /// A record is durable. Called in the order of the log, before its waiters learn of it.
@@ -180,6 +223,10 @@ impl Requests {
         }
         if known.is_complete() {
             known.token = Some(token());
+        }
+        known.pending = known.pending.saturating_sub(1);
+        if known.left && known.pending == 0 {
+            state.end(&record.id);
         }
         state.forget_old(self.window, record.at_ms);
     }
@@ -206,13 +253,14 @@ impl Requests {
         items: Vec<Option<Done>>,
         token: Option<Arc<str>>,
     ) {
-        let running = None;
         let remembered = Remembered {
             digest,
             at_ms,
             items,
             token,
-            running,
+            running: None,
+            pending: 0,
+            left: false,
         };
         self.state.lock().insert(id, remembered);
     }
@@ -223,6 +271,22 @@ impl State {
         self.items += remembered.items.len();
         self.order.push_back(id.clone());
         self.by_id.insert(id, remembered);
+    }
+
+    /// Nothing of the call is under way any more.
+    fn end(&mut self, id: &RequestId) {
+        let Some(known) = self.by_id.get_mut(id) else {
+            return;
+        };
+        (known.pending, known.left) = (0, false);
+        if let Some(running) = known.running.take() {
+            running.ended.send_replace(true);
+        }
+        if known.items.iter().all(Option::is_none) {
+            self.items -= known.items.len();
+            self.by_id.remove(id);
+            self.order.retain(|other| other != id);
+        }
     }
 
     /// Forgets the oldest beyond the window. A request that is under way is never forgotten.
@@ -285,6 +349,48 @@ mod tests {
         table.release(&id("a"));
         assert!(matches!(table.begin(&id("a"), 7, 1, 0), Begun::Answer(..)));
         assert!(matches!(table.begin(&id("a"), 8, 1, 0), Begun::Reused));
+    }
+
+    #[test]
+    fn a_call_that_was_given_up_ends_when_its_slots_are_durable() {
+        let table = table(10);
+        assert!(matches!(table.begin(&id("a"), 7, 2, 0), Begun::Run(_)));
+        table.note_pending(&id("a"));
+        table.note_pending(&id("a"));
+        table.release(&id("a"));
+        assert!(matches!(table.begin(&id("a"), 7, 2, 0), Begun::Wait(_)));
+        table.remember(&record("a", 2, 0, 0), || "t".into());
+        assert!(matches!(table.begin(&id("a"), 7, 2, 0), Begun::Wait(_)));
+        table.remember(&record("a", 2, 1, 0), || "t".into());
+        assert!(matches!(table.begin(&id("a"), 7, 2, 0), Begun::Answer(..)));
+    }
+
+    #[test]
+    fn nobody_waits_for_a_log_that_failed() {
+        let table = table(10);
+        for (name, fails_first) in [("a", false), ("b", true)] {
+            assert!(matches!(table.begin(&id(name), 7, 1, 0), Begun::Run(_)));
+            table.note_pending(&id(name));
+            if fails_first {
+                table.fail();
+            }
+            table.release(&id(name));
+        }
+        table.fail();
+        for name in ["a", "b"] {
+            assert!(matches!(table.begin(&id(name), 7, 1, 0), Begun::Run(_)));
+        }
+    }
+
+    #[tokio::test]
+    async fn who_asks_late_learns_that_the_call_has_ended() {
+        let table = table(10);
+        assert!(matches!(table.begin(&id("a"), 7, 1, 0), Begun::Run(_)));
+        let Begun::Wait(running) = table.begin(&id("a"), 7, 1, 0) else {
+            panic!("a call is under way");
+        };
+        table.release(&id("a"));
+        running.ended().await;
     }
 
     #[test]

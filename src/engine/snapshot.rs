@@ -5,6 +5,7 @@
 //! instant to the last read. Each part leaves when the log is synced through all that it may show.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use bytes::Bytes;
 
@@ -115,6 +116,8 @@ pub struct Snapshot {
     stage: Stage,
     chunks: u64,
     blocks: u64,
+    /// Merges that this node had begun at the beginning.
+    merges: u64,
 }
 
 impl Snapshot {
@@ -124,6 +127,7 @@ impl Snapshot {
         holds: &Arc<LogHolds>,
         options: SnapshotOptions,
     ) -> Result<Self, SnapshotError> {
+        let merges = engine.merges.load(Ordering::Acquire);
         if engine.settlement() != Settlement::Settled {
             return Err(SnapshotError::Unsettled);
         }
@@ -147,12 +151,22 @@ impl Snapshot {
             stage: Stage::Begin,
             chunks: 0,
             blocks: 0,
+            merges,
         })
     }
 
     /// The next part; none after the end.
     pub async fn next(&mut self) -> Result<Option<Part>, SnapshotError> {
         self.check_hold()?;
+        let part = self.read_next().await?;
+        // What a merge brought is not in the tail of this node's log, so the receiver would never get it.
+        if self.engine.merges.load(Ordering::Acquire) != self.merges {
+            return Err(SnapshotError::Unsettled);
+        }
+        Ok(part)
+    }
+
+    async fn read_next(&mut self) -> Result<Option<Part>, SnapshotError> {
         if let Some(beginning) = self.beginning.take() {
             self.stage = Stage::Posts;
             self.engine.barrier().await?;

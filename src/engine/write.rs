@@ -64,10 +64,9 @@ struct Group<'a> {
     engine: &'a Engine,
     replicas: &'a Replicas,
     slot: Option<&'a Slot>,
-    /// The running replica: it changes only under the locks of all shards.
-    own: ReplicaIndex,
-    /// Numbers of this process up to here are durable: dots beyond have not left the node.
-    synced_seq: u64,
+    /// The running replica, which changes only under the locks of all shards, and its numbers up to which
+    /// all is durable: dots beyond have not left the node.
+    durable: (ReplicaIndex, u64),
     next_seq: u64,
     section: Section,
     done: Vec<(usize, Done)>,
@@ -111,7 +110,7 @@ impl Engine {
             {
                 Begun::Reused => return Err(WriteError::RequestIdReused),
                 Begun::Answer(done, token) => return Ok(Written { done, token }),
-                Begun::Wait(running) => running.await,
+                Begun::Wait(running) => running.ended().await,
                 Begun::Run(items) => {
                     let _release = Release { engine: self, id };
                     return self.run(write, items, Some((id, digest)), applied).await;
@@ -266,7 +265,9 @@ impl Engine {
         let (here, moved): (Vec<usize>, Vec<usize>) = items
             .iter()
             .partition(|at| self.shard_of(&prepared[**at]) == index);
-        let events = self.events_needed(&shard, &here, prepared);
+        // Read once: were more durable at the second look, a like that needs no number would need one.
+        let durable = self.durable_own();
+        let events = self.events_needed(&shard, &here, prepared, durable);
         let slot = match (events, request) {
             (0, None) => None,
             _ => {
@@ -278,8 +279,11 @@ impl Engine {
                 Some(self.queue.reserve(Demand { events, bytes })?)
             }
         };
+        if let Some((id, _)) = request {
+            self.requests.note_pending(id);
+        }
         let replicas = self.replicas.all();
-        let mut group = Group::new(self, &replicas, slot.as_ref(), here.len());
+        let mut group = Group::new(self, &replicas, slot.as_ref(), durable, here.len());
         for run in here.chunk_by(|a, b| Arc::ptr_eq(prepared[*a].post, prepared[*b].post)) {
             group.apply_run(&mut shard, run, prepared);
         }
@@ -297,7 +301,13 @@ impl Engine {
 
     /// As many numbers as the commands can use. Exact for a single one, so that a lone command without
     /// an effect draws none.
-    fn events_needed(&self, shard: &Shard, here: &[usize], prepared: &[Prepared<'_>]) -> u64 {
+    fn events_needed(
+        &self,
+        shard: &Shard,
+        here: &[usize],
+        prepared: &[Prepared<'_>],
+        durable: (ReplicaIndex, u64),
+    ) -> u64 {
         let [only] = here else {
             return here.len() as u64;
         };
@@ -305,8 +315,7 @@ impl Engine {
         let needed = match (only.command, only.user) {
             (Command::Like { .. }, Some((user, hash))) => {
                 let live = shard.dots(only.post, user, hash);
-                let (own, _) = self.queue.own();
-                !self.absorbs(live, (own, self.synced_seq(own)))
+                !self.absorbs(live, durable)
             }
             (Command::Unlike { .. }, Some((user, hash))) => {
                 !only.named.is_empty() || !shard.dots(only.post, user, hash).is_empty()
@@ -327,8 +336,10 @@ impl Engine {
         }
     }
 
-    fn synced_seq(&self, own: ReplicaIndex) -> u64 {
-        self.board.newest().vector.get(own)
+    /// The running replica and the number up to which its events are durable.
+    fn durable_own(&self) -> (ReplicaIndex, u64) {
+        let (own, _) = self.queue.own();
+        (own, self.board.newest().vector.get(own))
     }
 }
 
@@ -337,16 +348,15 @@ impl<'a> Group<'a> {
         engine: &'a Engine,
         replicas: &'a Replicas,
         slot: Option<&'a Slot>,
+        durable: (ReplicaIndex, u64),
         items: usize,
     ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
-        let (own, _) = engine.queue.own();
         Self {
             engine,
             replicas,
             slot,
-            own,
-            synced_seq: engine.synced_seq(own),
+            durable,
             next_seq,
             section: Section::default(),
             done: Vec::with_capacity(items),
@@ -390,7 +400,7 @@ impl<'a> Group<'a> {
         let mut changes = run.changes;
         if let Some(increments) = run.increments {
             let context = self.context(post);
-            changes.fingerprint += figures.raise_increments(context, self.own, increments);
+            changes.fingerprint += figures.raise_increments(context, self.durable.0, increments);
         }
         figures.touch(time_ms);
         self.engine.count_likers(changes.likers());
@@ -425,7 +435,7 @@ impl<'a> Group<'a> {
         (user, hash): (&UserId, UserHash),
     ) -> (Option<Action>, Done) {
         let live = shard.dots(run.post, user, hash);
-        if self.engine.absorbs(live, (self.own, self.synced_seq)) {
+        if self.engine.absorbs(live, self.durable) {
             let done = Done {
                 outcome: Outcome::LikedAgain,
                 dot: self.replicas.smallest(live),
@@ -525,7 +535,7 @@ impl<'a> Group<'a> {
         let mut orphans = self.engine.orphans.lock();
         let frontier = self.engine.frontier.read();
         let dead = |dot: &Dot| {
-            dot.replica == self.own
+            dot.replica == self.durable.0
                 || frontier.covers(*dot)
                 || orphans.known().contains(*dot, &post.id, user)
         };
@@ -550,13 +560,13 @@ impl<'a> Group<'a> {
         (user, hash): (&UserId, UserHash),
         removed: &[Dot],
     ) {
-        if removed.iter().all(|dot| dot.replica == self.own) {
+        if removed.iter().all(|dot| dot.replica == self.durable.0) {
             return;
         }
         let mut orphans = self.engine.orphans.lock();
         let frontier = self.engine.frontier.read();
         for dot in removed {
-            let covered = dot.replica == self.own || frontier.covers(*dot);
+            let covered = dot.replica == self.durable.0 || frontier.covers(*dot);
             if !covered && orphans.known_mut().insert(*dot, &run.post.id, user) {
                 run.changes.fingerprint += self.context(run.post).orphan_removal(hash, *dot);
             }

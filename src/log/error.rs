@@ -21,7 +21,8 @@ pub enum OpenError {
     },
     #[error(
         "{file} is damaged at byte {offset}: {what}; records after it were synced, so it is no torn \
-         tail. Restore the folder from a backup, or start with --rebuild to take the state from a peer"
+         tail. Restore the data folder from a backup, or move it away: with an empty one the node \
+         takes its state from its peers"
     )]
     Damaged {
         file: String,
@@ -30,12 +31,14 @@ pub enum OpenError {
     },
     #[error(
         "the log begins at {first:?}, but is needed from {wanted:?}: segments are missing. Restore \
-         them from a backup, or start with --rebuild to take the state from a peer"
+         them from a backup, or move the data folder away: with an empty one the node takes its \
+         state from its peers"
     )]
     Missing { wanted: Position, first: Position },
     #[error(
         "the log ends at {end:?}, but the checkpoint was made with it up to {wanted:?}: its end is \
-         lost. Restore the folder from a backup, or start with --rebuild to take the state from a peer"
+         lost. Restore the data folder from a backup, or move it away: with an empty one the node \
+         takes its state from its peers"
     )]
     EndsBefore { wanted: Position, end: Position },
     #[error("{file} belongs to cluster {found}; check the data folder and `cluster.id`")]

@@ -61,15 +61,16 @@ impl Space {
         self.room.load(Ordering::Acquire)
     }
 
-    /// Takes the spare, to be the current segment; the one after it is wanted then.
-    pub(super) fn take_spare(&self) -> Option<Spare> {
+    /// Takes the spare, to be the current segment, for a group of so many bytes; the one after it is
+    /// wanted then. What the group leaves of it is room at once: nobody is refused while it is written.
+    pub(super) fn take_spare(&self, bytes: u64) -> Option<Spare> {
         let mut state = self.state.lock();
         let SpareState::Ready(spare) = &state.spare else {
             return None;
         };
         let base = Position(spare.birth.base.0 + spare.birth.capacity);
         let taken = std::mem::replace(&mut state.spare, SpareState::Wanted { base });
-        state.rest = 0;
+        state.rest = self.options.segment_record_bytes().saturating_sub(bytes);
         self.tell(&state);
         self.prod.notify_one();
         match taken {

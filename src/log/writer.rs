@@ -110,10 +110,13 @@ impl LogWriter {
             let bytes = context.len();
             return Err(AppendError::ContextTooLarge { bytes, max });
         }
-        let spare = self.space.take_spare().ok_or_else(|| AppendError::NoRoom {
-            bytes,
-            room: self.space.room(),
-        })?;
+        let spare = self
+            .space
+            .take_spare(bytes)
+            .ok_or_else(|| AppendError::NoRoom {
+                bytes,
+                room: self.space.room(),
+            })?;
         Ok(Group::beginning(spare, self.end, &self.identity, context))
     }
 

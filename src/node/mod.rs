@@ -211,7 +211,7 @@ impl Keeping {
             log,
             holds,
             acks,
-            links: Arc::default(),
+            links: Arc::new(links_to_dial(config)),
             warnings,
             checkpoints,
             workers: vec![
@@ -306,6 +306,16 @@ async fn become_ready(
         }
     };
     stop.run_until_cancelled(waiting).await;
+}
+
+/// The configured links, before the first dial. A status without them would look like a node that needs
+/// none.
+fn links_to_dial(config: &Config) -> LinkBoard {
+    let links = LinkBoard::default();
+    for peer in &config.peers.static_peers {
+        links.note_down(&peer.region, &peer.address.to_string(), "not dialled yet");
+    }
+    links
 }
 
 fn api_limits(config: &Config) -> ApiLimits {

@@ -25,9 +25,6 @@ const WELL_AFTER: Duration = Duration::from_secs(5);
 
 pub(super) async fn run(exchange: Arc<Exchange>, peer: PeerEndpoint) {
     let stop = exchange.stop.clone();
-    exchange
-        .links
-        .note_down(&peer.region, &peer.to_string(), "not dialled yet");
     let mut dialer = Dialer {
         pause_ms: exchange.options.backoff_min_ms,
         exchange,

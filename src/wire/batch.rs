@@ -366,11 +366,11 @@ impl Items<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::v1::Reason;
 
     fn check_it(batch: Option<WriteBatch>) -> Result<CheckedBatch, FieldError> {
         check(&ClusterId::new("test").expect("valid"), batch)
     }
-    use crate::wire::v1::Reason;
 
     fn texts(users: &[&str]) -> Option<write_batch::Users> {
         Some(write_batch::Users::UserStrings(StringColumn {

@@ -14,7 +14,7 @@ use tokio_stream::wrappers::TcpListenerStream;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::process::Wire;
-use crate::process::node::{PATIENCE, Setup, contents};
+use crate::process::node::{Contents, PATIENCE, Setup, contents};
 
 /// Where a segment's version stands in its birth, and what its checksum covers.
 const BIRTH_VERSION_AT: usize = 8;
@@ -36,11 +36,7 @@ async fn is_refused(setup: &Setup, words: &[&str]) {
     is_refused_and_keeps(setup, words, contents).await;
 }
 
-async fn is_refused_and_keeps(
-    setup: &Setup,
-    words: &[&str],
-    kept: fn(&Path) -> Vec<(PathBuf, Vec<u8>)>,
-) {
+async fn is_refused_and_keeps(setup: &Setup, words: &[&str], kept: fn(&Path) -> Contents) {
     let before = setup.folder.exists().then(|| kept(&setup.folder));
     let refusal = setup.refused().await;
     let code = refusal.code.expect("an exit code");
@@ -68,7 +64,7 @@ async fn is_refused_and_keeps(
 
 /// sled writes to its files whenever it is opened, which it must be before it is known from where the
 /// log is needed.
-fn without_store(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+fn without_store(folder: &Path) -> Contents {
     let mut all = contents(folder);
     all.retain(|(path, _)| !path.starts_with(folder.join("sled")));
     all
@@ -274,13 +270,13 @@ impl ReplicationService for Stranger {
     }
 }
 
-fn hello(cluster: &str, protocol: u32) -> wire::Hello {
+fn hello(cluster: &str, region: &str, protocol: u32) -> wire::Hello {
     wire::Hello {
         protocol_min: protocol,
         protocol_max: protocol,
         cluster: cluster.to_owned(),
         replica: Some(wire::Replica {
-            region: "us".to_owned(),
+            region: region.to_owned(),
             epoch: vec![7; 16].into(),
         }),
         frontier: Some(wire::VersionVector::default()),
@@ -292,8 +288,21 @@ fn hello(cluster: &str, protocol: u32) -> wire::Hello {
 async fn strange_peers_are_told_in_status_and_change_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     for (name, hello, words) in [
-        ("cluster", hello("other", 1), "cluster"),
-        ("version", hello("test", 99), "version"),
+        (
+            "cluster",
+            hello("other", "us", 1),
+            r#"of cluster test, the peer of "other""#,
+        ),
+        (
+            "version",
+            hello("test", "us", 99),
+            "protocol versions 99 to 99",
+        ),
+        (
+            "region",
+            hello("test", "ap", 1),
+            "the address of us belongs to ap",
+        ),
     ] {
         let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
         let address = listener.local_addr().expect("an address");

@@ -87,6 +87,60 @@ async fn clones_of_a_folder_lose_nothing_and_are_told_everywhere() {
 }
 
 #[tokio::test]
+async fn a_restored_backup_gets_back_what_came_after_it() {
+    let mut world = World::start(&["eu", "us"], |setup| setup).await;
+    let backup = world.path("backup");
+    for number in 0..20 {
+        world
+            .node("eu")
+            .client
+            .like("p", &format!("before-{number}"))
+            .await
+            .expect("taken");
+    }
+    world.take("eu").stop().await;
+    copy_folder(&world.path("eu"), &backup);
+    world.start_node("eu").await;
+    for number in 0..20 {
+        world
+            .node("eu")
+            .client
+            .like("p", &format!("after-{number}"))
+            .await
+            .expect("taken");
+    }
+    world
+        .node("eu")
+        .client
+        .unlike("p", "before-0")
+        .await
+        .expect("taken");
+    world.converge().await;
+
+    world.take("eu").kill().await;
+    std::fs::remove_dir_all(world.path("eu")).expect("removed");
+    copy_folder(&backup, &world.path("eu"));
+    world.cut("eu", "us");
+    world.start_node("eu").await;
+    for number in 0..10 {
+        world
+            .node("eu")
+            .client
+            .like("p", &format!("new-{number}"))
+            .await
+            .expect("taken");
+    }
+    world.heal();
+    world.converge().await;
+    for region in ["eu", "us"] {
+        let node = world.node(region);
+        assert_eq!(node.count("p").await, 49, "{region}");
+        assert!(node.likes("p", "after-19").await.1 && node.likes("p", "new-9").await.1);
+        assert!(!node.likes("p", "before-0").await.1);
+    }
+}
+
+#[tokio::test]
 async fn a_deleted_folder_is_rebuilt_from_the_peers() {
     let mut world = World::start(&["eu", "us", "ap"], |setup| setup).await;
     for number in 0..30 {

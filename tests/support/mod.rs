@@ -24,7 +24,7 @@ use likewise::engine::snapshot::{Part, Snapshot, SnapshotOptions};
 use likewise::engine::write::{WriteError, Written};
 use likewise::engine::{Engine, EngineOptions};
 use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
-use likewise::log::{LogOptions, LogReader, Position};
+use likewise::log::{LogOptions, LogReader, Position, Room};
 use likewise::replication::parts;
 use likewise::seams::Clock;
 use likewise::wire::replication::SnapshotResponse;
@@ -61,6 +61,7 @@ pub struct Machine {
     pub cutting: Cutting,
     pub absorb: bool,
     pub log: LogOptions,
+    pub shards: usize,
     seed: u64,
     starts: AtomicU64,
 }
@@ -73,6 +74,7 @@ pub struct Node {
     pub holds: Arc<LogHolds>,
     pub report: likewise::engine::recovery::RecoveryReport,
     pub disk: SimulatedDisk,
+    pub room: Room,
     tasks: Vec<tokio::task::JoinHandle<()>>,
 }
 
@@ -96,6 +98,7 @@ impl Machine {
             cutting: Cutting::Never,
             absorb: false,
             log: small_log(),
+            shards: 4,
             seed,
             starts: AtomicU64::new(0),
         }
@@ -114,6 +117,7 @@ impl Machine {
             cutting: self.cutting,
             absorb: self.absorb,
             log: self.log.clone(),
+            shards: self.shards,
             seed: self.seed,
             starts: AtomicU64::new(self.starts.load(Ordering::Relaxed)),
         }
@@ -145,7 +149,7 @@ impl Machine {
         let options = EngineOptions {
             cluster: ClusterId::new("test").expect("valid"),
             region: Region::new(self.region).expect("valid"),
-            shards: 4,
+            shards: self.shards,
             absorb_repeated_likes: self.absorb,
             request_window_ms: 600_000,
             request_items_max: 1_000,
@@ -165,6 +169,7 @@ impl Machine {
         let parts = (reader.clone(), trimmer);
         let checkpointer =
             Checkpointer::new(engine.clone(), store, parts, holds.clone(), retention);
+        let room = engine.queue().room().clone();
         let committing = tokio::spawn(async move {
             let _ended_by_the_test = committer.run().await;
         });
@@ -176,6 +181,7 @@ impl Machine {
             holds,
             report,
             disk: self.disk.clone(),
+            room,
             tasks: vec![committing, preparing],
         })
     }

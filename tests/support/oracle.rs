@@ -110,6 +110,10 @@ impl Oracle {
         self.facts.contains_key(dot)
     }
 
+    pub fn dots(&self) -> impl Iterator<Item = &NamedDot> {
+        self.facts.keys()
+    }
+
     /// All likes that were ever made: dot, post, user.
     pub fn likes(&self) -> Vec<(NamedDot, PostId, UserId)> {
         let like = |(dot, did): (&NamedDot, &Did)| match did {
@@ -298,4 +302,13 @@ impl Expected<'_> {
         }
         Err("the entries differ from the oracle's, in no liker that must be there".to_owned())
     }
+}
+
+/// The likes that a block made.
+pub fn likes_of(block: &Bytes) -> Vec<(NamedDot, PostId, UserId)> {
+    let like = |(dot, did)| match did {
+        Did::Like(post, user, ..) => Some((dot, post, user)),
+        _ => None,
+    };
+    facts(block).into_iter().filter_map(like).collect()
 }

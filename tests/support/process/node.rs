@@ -282,8 +282,11 @@ pub fn copy_folder(from: &Path, to: &Path) {
     }
 }
 
-/// Every file below the folder with its bytes, the lock apart.
-pub fn contents(folder: &Path) -> Vec<(PathBuf, Vec<u8>)> {
+/// Files with their bytes.
+pub type Contents = Vec<(PathBuf, Vec<u8>)>;
+
+/// Every file below the folder, the lock apart.
+pub fn contents(folder: &Path) -> Contents {
     let mut found = Vec::new();
     for entry in std::fs::read_dir(folder).expect("readable") {
         let path = entry.expect("readable").path();

@@ -118,8 +118,10 @@ impl Node {
         let first_seq = inner.made + 1;
         let own = inner.own;
         let region = &replicas.id(own).region;
-        let ancestors = |replica| replicas.id(replica).region == *region;
-        let predecessors = (first_seq == 1).then(|| inner.frontier.short_of(ancestors));
+        let known = inner.frontier.vector().iter();
+        let ancestors = known.filter(|(replica, _)| replicas.id(*replica).region == *region);
+        let ancestors = Frontier::part(&ancestors.collect(), inner.frontier.lineage());
+        let predecessors = (first_seq == 1).then(|| ancestors.short());
         let event = Event {
             time_ms: 1,
             action: Action::Empty,

@@ -1,0 +1,286 @@
+//! What happens between two steps of the engine: a post that spreads while a checkpoint reads it, a client
+//! that gives up and tries again, a first write while a snapshot is merged.
+
+mod support;
+
+use std::future::Future;
+use std::pin::pin;
+use std::task::Poll;
+
+use likewise::adapters::power::{CutPoint, Moment};
+use likewise::crdt::fingerprint::{PostHash, UserHash};
+use likewise::engine::command::Command;
+use likewise::engine::snapshot::SnapshotError;
+use likewise::engine::write::WriteError;
+use likewise::log::Position;
+use support::{Machine, Node, add, like, post, unlike, user};
+
+/// Users whose hash lies in the upper half, or the lower one.
+fn users(upper: bool, count: usize) -> Vec<String> {
+    let names = (0..).map(|number| format!("u{number}"));
+    let is_upper = |name: &str| UserHash::of(&user(name)).order() >> 63 == 1;
+    names
+        .filter(|name| is_upper(name) == upper)
+        .take(count)
+        .collect()
+}
+
+/// A post that lives in this of four shards while it is small.
+fn post_at(home: u128, stem: &str) -> String {
+    let names = (0..).map(|number| format!("{stem}{number}"));
+    let mut here = names.filter(|name| PostHash::of(&post(name)).0 & 3 == home);
+    here.next().expect("some name")
+}
+
+fn likes(post_id: &str, users: &[String]) -> Vec<Command> {
+    users.iter().map(|name| like(post_id, name)).collect()
+}
+
+fn roomy(machine: &mut Machine) {
+    machine.log.segment_bytes = 32 << 20;
+    machine.log.group_bytes_max = 16 << 20;
+}
+
+async fn write_all(node: &Node, commands: Vec<Command>) {
+    for some in commands.chunks(100) {
+        node.try_write(some.to_vec(), None).await.expect("taken");
+    }
+}
+
+async fn assert_survives(machine: &Machine, node: Node, post_id: &str, count: u64) {
+    let fingerprint = node.fingerprint();
+    assert_eq!(node.count(post_id), count);
+    node.kill().await;
+    let node = machine.start().await;
+    assert_eq!(node.count(post_id), count, "after a restart");
+    assert_eq!(node.fingerprint(), fingerprint);
+    assert_eq!(node.engine.recompute_sums().total().0, fingerprint);
+}
+
+/// Rows of the checkpoint speak until the next row: one whose bucket is gone would speak of the past.
+#[tokio::test]
+async fn boundaries_of_a_small_post_stay_when_it_spreads() {
+    let mut machine = Machine::new("eu", 1);
+    machine.shards = 2;
+    let mut node = machine.start().await;
+    let upper = users(true, 1_040);
+    write_all(&node, likes("hot", &upper)).await;
+    node.checkpointer.checkpoint().await.expect("stored");
+    let unlikes = upper[..300]
+        .iter()
+        .map(|name| unlike("hot", name))
+        .collect();
+    write_all(&node, unlikes).await;
+    write_all(&node, likes("hot", &users(false, 1_400))).await;
+    node.checkpointer.checkpoint().await.expect("stored");
+    assert_survives(&machine, node, "hot", 2_140).await;
+}
+
+/// Its lowest row would shrink before the others are stored.
+#[tokio::test]
+async fn a_post_does_not_spread_between_two_shards_of_a_checkpoint() {
+    let mut machine = Machine::new("eu", 2);
+    roomy(&mut machine);
+    let mut node = machine.start().await;
+    let (hot, large) = (
+        post_at(3, "hot"),
+        [post_at(2, "large"), post_at(1, "large")],
+    );
+    let mut all = users(true, 1_000);
+    all.extend(users(false, 1_000));
+    write_all(&node, likes(&hot, &all)).await;
+    for name in &large {
+        let long: Vec<String> = (0..2_500)
+            .map(|number| format!("{number}{}", "x".repeat(240)))
+            .collect();
+        write_all(&node, likes(name, &long[..1_000])).await;
+        for more in 0..4 {
+            let name = post_at(PostHash::of(&post(name)).0 & 3, &format!("more{more}"));
+            write_all(&node, likes(&name, &long[..1_000])).await;
+        }
+    }
+    let engine = node.engine.clone();
+    let write = |commands: Vec<Command>| {
+        let engine = engine.clone();
+        async move {
+            let write = likewise::engine::command::Write {
+                commands,
+                request: None,
+            };
+            engine.write(&write).await.expect("taken");
+        }
+    };
+    let (more, one) = (users(true, 1_100), vec![like("other", "ann")]);
+    let before = async {
+        // Its sync is under way when the checkpoint waits for the log.
+        write(one.clone()).await;
+    };
+    let spread = write(likes(&hot, &more[1_000..]));
+    let (_, stored, ()) = tokio::join!(before, node.checkpointer.checkpoint(), spread);
+    stored.expect("stored");
+    assert_survives(&machine, node, &hot, 2_100).await;
+}
+
+/// The stage's sender merges one itself: what it reads afterwards belongs to no frontier.
+#[tokio::test]
+async fn a_snapshot_ends_when_its_sender_merges_another() {
+    let machines = [Machine::new("ap", 3), Machine::new("eu", 4)];
+    let (a, mut b) = (machines[0].start().await, machines[1].start().await);
+    a.like("p", "ann").await;
+    b.like("q", "bob").await;
+    let mut snapshot = b.snapshot();
+    assert!(snapshot.next().await.is_ok());
+    b.merge(&a.whole_snapshot().await).await.expect("merged");
+    let ended = snapshot.next().await;
+    assert!(matches!(ended, Err(SnapshotError::Unsettled)));
+}
+
+/// A region that lost its folder takes writes while a snapshot of its past is merged.
+#[tokio::test]
+async fn a_first_write_while_the_own_past_is_merged_is_kept() {
+    let (old, peer) = (Machine::new("eu", 5), Machine::new("us", 6));
+    let (node, b) = (old.start().await, peer.start().await);
+    node.like("p", "ann").await;
+    assert!(b.pull(&node).await);
+    node.kill().await;
+    let parts = b.whole_snapshot().await;
+    for late in 0..40 {
+        for cut in [None, Some(1), Some(2), Some(3), Some(4), Some(5)] {
+            let machine = Machine::new("eu", 100 + late);
+            let mut node = machine.start().await;
+            let engine = node.engine.clone();
+            if let Some(cut) = cut {
+                let number = machine.power.syncs() + cut;
+                machine.power.cut_at(CutPoint::Sync {
+                    number,
+                    moment: Moment::Before,
+                });
+            }
+            let write = async {
+                for _ in 0..late {
+                    tokio::task::yield_now().await;
+                }
+                let commands = vec![like("p", "new")];
+                engine
+                    .write(&likewise::engine::command::Write {
+                        commands,
+                        request: None,
+                    })
+                    .await
+            };
+            let (merged, written) = tokio::join!(node.merge(&parts), write);
+            machine.power.cancel_cut();
+            assert_eq!(merged.is_ok() && written.is_ok(), machine.power.is_on());
+            node.stop().await;
+            machine.reboot();
+            let mut node = machine.start().await;
+            node.merge(&parts).await.expect("merged again");
+            if written.is_ok() {
+                assert!(node.likes("p", "new"), "late {late}, cut {cut:?}");
+            }
+            assert!(node.likes("p", "ann"));
+            assert!(b.nodes_can_take(&node).await);
+        }
+    }
+}
+
+impl Node {
+    /// All blocks of another node's log can be applied to a copy of this one's state.
+    async fn nodes_can_take(&self, other: &Node) -> bool {
+        let fresh = Machine::new("ap", 7);
+        let fresh = fresh.start().await;
+        let mut all = fresh.pull(self).await;
+        for block in other.blocks(Position::START).await {
+            all &= fresh
+                .apply(&block)
+                .await
+                .expect("an honest block")
+                .is_some();
+        }
+        all
+    }
+}
+
+/// Polls once: the command is in memory, on its way to the log.
+async fn give_up<T>(call: impl Future<Output = T>) {
+    let mut call = pin!(call);
+    let polled =
+        std::future::poll_fn(|context| Poll::Ready(call.as_mut().poll(context).is_ready()));
+    assert!(!polled.await, "it waits for the sync");
+}
+
+#[tokio::test]
+async fn a_retry_while_the_given_up_call_is_in_flight_does_nothing_twice() {
+    let machine = Machine::new("eu", 8);
+    let node = machine.start().await;
+    let adds = || vec![add("p", "views", 5), add("q", "views", 5), like("p", "ann")];
+    give_up(node.try_write(adds(), Some("r"))).await;
+    let answer = node.try_write(adds(), Some("r")).await.expect("answered");
+    assert_eq!(answer.done.len(), 3);
+    for name in ["p", "q"] {
+        let views =
+            node.engine
+                .view_counters(&post(name), &[], likewise::engine::read::Detail::Figures);
+        assert_eq!(views[0].value.value, 5, "{name}");
+    }
+}
+
+#[tokio::test]
+async fn a_given_up_call_whose_sync_fails_holds_nobody_up() {
+    let machine = Machine::new("eu", 9);
+    let node = machine.start().await;
+    machine.power.fail_sync(machine.power.syncs() + 1);
+    give_up(node.try_write(vec![like("p", "ann")], Some("r"))).await;
+    let retried = node.try_write(vec![like("p", "ann")], Some("r")).await;
+    assert!(matches!(
+        retried,
+        Err(WriteError::Refused(_) | WriteError::OutcomeUnknown(_))
+    ));
+}
+
+/// A batch that only an empty one can take waits for it, and lets the log's worker work.
+#[tokio::test]
+async fn a_huge_batch_behind_a_small_one_is_taken() {
+    let mut machine = Machine::new("eu", 10);
+    roomy(&mut machine);
+    machine.shards = 1;
+    let node = machine.start().await;
+    let long = "x".repeat(240);
+    let huge =
+        (0..9_000).map(|number| like(&format!("{long}{}", number % 9), &format!("{long}{number}")));
+    let (small, huge) = tokio::join!(
+        node.try_write(vec![like("p", "ann")], None),
+        node.try_write(huge.collect(), None)
+    );
+    assert!(small.is_ok() && huge.is_ok(), "{small:?} {huge:?}");
+    assert_eq!(node.engine.likers(), 9_001);
+}
+
+/// Writes are refused before they change anything, and taken again when there is room.
+#[tokio::test]
+async fn a_full_disk_refuses_and_an_emptied_one_takes() {
+    let mut machine = Machine::new("eu", 11);
+    machine.cutting = support::Cutting::Always;
+    let mut node = machine.start().await;
+    node.like("p", "first").await;
+    machine.disk.set_capacity(machine.disk.used());
+    let mut taken = 1;
+    let refused = loop {
+        let who = format!("u{taken}");
+        match node.try_write(vec![like("p", &who)], None).await {
+            Ok(_) => taken += 1,
+            Err(error) => break error,
+        }
+    };
+    assert!(matches!(refused, WriteError::Refused(_)), "{refused:?}");
+    assert_eq!(node.count("p"), taken);
+    node.checkpointer
+        .checkpoint()
+        .await
+        .expect("the store has room");
+    machine.disk.set_capacity(u64::MAX);
+    node.room.retry();
+    node.room.wait_for(4_096).await.expect("the log lives");
+    node.like("p", "last").await;
+    assert_eq!(node.count("p"), taken + 1);
+}
