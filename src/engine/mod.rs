@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+mod group;
 pub mod lineage;
 pub mod merge;
 pub mod orphans;
