@@ -6,7 +6,6 @@ use std::time::Duration;
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::fingerprint::UserHash;
 use crate::crdt::pn_counter::Value;
-use crate::engine::commit::OutcomeUnknown;
 use crate::engine::post::Post;
 use crate::engine::published::Published;
 use crate::engine::{Engine, Settlement};
@@ -222,10 +221,5 @@ impl Engine {
         entries
             .iter()
             .any(|(replica, seq)| *replica == own && *seq > last)
-    }
-
-    /// Waits until all that is in memory now is durable.
-    pub async fn settle_reads(&self) -> Result<Arc<Published>, OutcomeUnknown> {
-        self.barrier().await
     }
 }

@@ -447,7 +447,7 @@ impl Session {
         }
         let peer = self.peer.as_mut().expect("open");
         self.lag
-            .settle(&self.durable.published, &peer.acked, now_ms);
+            .drop_covered(&self.durable.published, &peer.acked, now_ms);
         self.sending.sample(&self.durable, now_ms);
         if !self.is_backlogged {
             let replicas = self.knowledge.replicas();
