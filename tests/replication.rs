@@ -21,7 +21,8 @@ use likewise::replication::catch_up::{
 use likewise::replication::links::{LinkBoard, LinkView};
 use likewise::replication::session::Agreement;
 use likewise::replication::{
-    PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, parts, start,
+    PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, links_to_dial, parts,
+    start,
 };
 use likewise::seams::{Connection, IoFuture, Transport};
 use support::{Cutting, Machine, Node, assert_equal, unlike};
@@ -161,7 +162,7 @@ impl Seat {
             reader: node.reader.clone(),
             holds: node.holds.clone(),
         };
-        let links: Arc<LinkBoard> = Arc::default();
+        let links = links_to_dial(&options.peers);
         let parts = ReplicationParts {
             engine: self.engine.clone(),
             log: node.reader.clone(),

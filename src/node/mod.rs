@@ -39,7 +39,9 @@ use crate::node::storage::Storage;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
-use crate::replication::{self, PeerAnswer, PeerAnswers, ReplicationParts, RunningReplication};
+use crate::replication::{
+    self, PeerAnswer, PeerAnswers, ReplicationOptions, ReplicationParts, RunningReplication,
+};
 use crate::seams::files::LockGuard;
 use crate::seams::{Listener, Transport, WorkerHandle, Workers};
 
@@ -211,7 +213,7 @@ impl Keeping {
             log,
             holds,
             acks,
-            links: Arc::new(links_to_dial(config)),
+            links: replication::links_to_dial(&replication_options(config).peers),
             warnings,
             checkpoints,
             workers: vec![
@@ -275,10 +277,7 @@ impl Keeping {
             links: self.links.clone(),
             acks: self.acks.clone(),
         };
-        replication::start(
-            parts,
-            config.replication.options(&config.peers.static_peers),
-        )
+        replication::start(parts, replication_options(config))
     }
 }
 
@@ -308,14 +307,8 @@ async fn become_ready(
     stop.run_until_cancelled(waiting).await;
 }
 
-/// The configured links, before the first dial. A status without them would look like a node that needs
-/// none.
-fn links_to_dial(config: &Config) -> LinkBoard {
-    let links = LinkBoard::default();
-    for peer in &config.peers.static_peers {
-        links.note_down(&peer.region, &peer.address.to_string(), "not dialled yet");
-    }
-    links
+fn replication_options(config: &Config) -> ReplicationOptions {
+    config.replication.options(&config.peers.static_peers)
 }
 
 fn api_limits(config: &Config) -> ApiLimits {

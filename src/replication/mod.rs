@@ -125,6 +125,16 @@ pub struct RunningReplication {
     exchange: Arc<Exchange>,
 }
 
+/// The configured links, before the first dial. A status without them would look like a node that needs
+/// none.
+pub fn links_to_dial(peers: &[PeerEndpoint]) -> Arc<LinkBoard> {
+    let links = LinkBoard::default();
+    for peer in peers {
+        links.note_down(&peer.region, &peer.to_string(), "not dialled yet");
+    }
+    Arc::new(links)
+}
+
 /// Starts to listen for peers and to dial them. Must be called within a runtime.
 pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningReplication {
     let (answers, answered) = watch::channel(PeerAnswers::new());
