@@ -16,8 +16,11 @@ fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
-    let set = prost::Message::encode_to_vec(&descriptors);
-    std::fs::write(out_dir.join("likewise_descriptors.bin"), set)?;
+    let mut for_clients = descriptors.clone();
+    let is_for_peers = |name: &str| name.starts_with("likewise/replication/");
+    for_clients.file.retain(|file| !is_for_peers(file.name()));
+    let set = prost::Message::encode_to_vec(&for_clients);
+    std::fs::write(out_dir.join("client_descriptors.bin"), set)?;
     tonic_prost_build::configure()
         .bytes(".")
         .compile_fds(descriptors)?;

@@ -3,6 +3,7 @@
 //! The modules stand in reading order; imports go downward only. `docs/architecture.md` says what
 //! each layer may not know.
 
+pub mod causes;
 pub mod ids;
 pub mod limits;
 pub mod versions;

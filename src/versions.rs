@@ -1,7 +1,7 @@
 //! Versions of everything that outlives a process or crosses to another.
 
-/// Layout of log segments and records.
-pub const LOG_FORMAT: u8 = 1;
+/// Layout of log segments and records: what is written, and the newest that is read.
+pub const LOG_FORMAT: u16 = 1;
 /// Columnar encoding of events, on disk and between peers.
 pub const BLOCK_FORMAT: u8 = 1;
 /// Tokens and like ids.

@@ -923,7 +923,7 @@ async fn health_follows_what_is_served() {
 }
 
 #[tokio::test]
-async fn reflection_lists_the_services() {
+async fn reflection_lists_what_is_served_here() {
     use tonic_reflection::pb::v1::ServerReflectionRequest;
     use tonic_reflection::pb::v1::server_reflection_client::ServerReflectionClient;
     use tonic_reflection::pb::v1::server_reflection_request::MessageRequest;
@@ -956,6 +956,8 @@ async fn reflection_lists_the_services() {
         names.contains(&"likewise.v1.LikeService".to_owned()),
         "{names:?}"
     );
+    let is_for_peers = |name: &String| name.starts_with("likewise.replication");
+    assert!(!names.iter().any(is_for_peers), "{names:?}");
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ fn options() -> LogOptions {
         segment_bytes: 16 << 10,
         group_bytes_max: 8 << 10,
         context_bytes_max: 256,
-        tail_bytes_max: 4 << 10,
+        recent_bytes: 4 << 10,
     }
 }
 

@@ -18,7 +18,8 @@ use likewise::log::LogReader;
 use likewise::replication::catch_up::{
     SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused, SnapshotServer, SnapshotStream,
 };
-use likewise::replication::links::{Agreement, LinkBoard, LinkView};
+use likewise::replication::links::{LinkBoard, LinkView};
+use likewise::replication::session::Agreement;
 use likewise::replication::{
     PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, parts, start,
 };
@@ -210,7 +211,7 @@ impl Speaking {
     }
 
     fn agrees(&self) -> bool {
-        let equal = |link: &LinkView| link.agreement == Agreement::Equal;
+        let equal = |link: &LinkView| link.standing.agreement == Agreement::Equal;
         self.links().iter().filter(|link| link.connected).all(equal)
     }
 }
@@ -327,6 +328,11 @@ async fn both_sides_of_a_cut_write_on_and_converge_after_it() {
             us.node().await.write(unlike("p", &user)).await;
         }
     }
+    until("what the other lacks is shown", async || {
+        let standing = eu.links().remove(0).standing;
+        standing.events_behind == 100 && standing.lag_ms > 0
+    })
+    .await;
     gate.send_replace(Gate::Open);
     until("equal", async || equal(&[&eu, &us]).await).await;
     assert_eq!(eu.node().await.count("p"), 101);
@@ -345,7 +351,7 @@ async fn a_silent_link_is_noticed_within_five_seconds() {
     let begun = Instant::now();
     until("noticed", async || eu.connected() + us.connected() == 0).await;
     assert!(begun.elapsed() < Duration::from_secs(5));
-    assert!(!eu.links()[0].problem.is_empty());
+    assert!(!eu.links()[0].standing.problem.is_empty());
     gate.send_replace(Gate::Cut);
     gate.send_replace(Gate::Open);
     until("healed", async || {
@@ -423,7 +429,7 @@ async fn a_restarted_node_and_a_wiped_one_are_whole_again() {
     } = eu;
     replication.shutdown().await;
     until("told", async || us.connected() == 0).await;
-    let problem = us.links()[0].problem.clone();
+    let problem = us.links()[0].standing.problem.clone();
     assert!(!problem.is_empty(), "{problem}");
     let before = node.lock().await.durable();
     drop((node, machines));

@@ -25,7 +25,7 @@ use crate::limits::{
     ACCEPT_PAUSE, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
     CLIENT_MESSAGE_BYTES_MAX,
 };
-use crate::wire::DESCRIPTORS;
+use crate::wire::CLIENT_DESCRIPTORS;
 use crate::wire::v1::cluster_service_server::ClusterServiceServer;
 use crate::wire::v1::counter_service_server::CounterServiceServer;
 use crate::wire::v1::like_service_server::LikeServiceServer;
@@ -92,7 +92,7 @@ fn router(
     let cluster = ClusterServiceServer::new(Cluster(api.clone()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
-            .register_encoded_file_descriptor_set(DESCRIPTORS)
+            .register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS)
             .register_encoded_file_descriptor_set(tonic_health::pb::FILE_DESCRIPTOR_SET)
     };
     let router = tonic::transport::Server::builder()

@@ -11,7 +11,8 @@ use crate::api::answers::timestamp;
 use crate::engine::commit::Refused;
 use crate::engine::{Serving, Settlement};
 use crate::ids::{Epoch, Region};
-use crate::replication::links::{Agreement, LinkView};
+use crate::replication::links::LinkView;
+use crate::replication::session::{Agreement, Standing};
 use crate::wire::v1::cluster_service_server::ClusterService;
 use crate::wire::v1::{
     self, GetStatusRequest, GetStatusResponse, LinkStatus, NodeState, ReplicaStatus,
@@ -104,7 +105,6 @@ impl Api {
         }
         warnings.extend(several_heads(heads));
         warnings.extend(several_nodes(own, links));
-        warnings.extend(links.iter().filter_map(link_warning));
         warnings.extend(self.gauges.warnings());
         warnings
     }
@@ -152,22 +152,16 @@ fn several_nodes(own: &Region, links: &[LinkView]) -> Vec<String> {
         .collect()
 }
 
-fn link_warning(link: &LinkView) -> Option<String> {
-    let region = &link.region;
-    if link.agreement == Agreement::Diverged {
-        let warning =
-            "holds another state under the same frontier (DIVERGED); nothing is merged away";
-        return Some(format!("region {region} {warning}"));
-    }
-    match link.problem.as_str() {
-        "" => None,
-        problem => Some(format!("link to {region}: {problem}")),
-    }
-}
-
 fn link_status(link: LinkView) -> LinkStatus {
-    let lag = Duration::from_millis(link.lag_ms);
-    let agreement = match link.agreement {
+    let Standing {
+        events_behind,
+        lag_ms,
+        agreement,
+        fingerprint,
+        problem,
+    } = link.standing;
+    let lag = Duration::from_millis(lag_ms);
+    let agreement = match agreement {
         Agreement::Equal => v1::Agreement::Equal,
         Agreement::Behind => v1::Agreement::Behind,
         Agreement::Diverged => v1::Agreement::Diverged,
@@ -181,15 +175,14 @@ fn link_status(link: LinkView) -> LinkStatus {
             .epoch
             .map(|epoch| epoch.to_string())
             .unwrap_or_default(),
-        events_behind: link.events_behind,
+        events_behind,
         lag: Some(prost_types::Duration {
             seconds: i64::try_from(lag.as_secs()).unwrap_or(i64::MAX),
             nanos: lag.subsec_nanos() as i32,
         }),
         agreement: agreement as i32,
-        problem: link.problem,
-        fingerprint: link
-            .fingerprint
+        problem,
+        fingerprint: fingerprint
             .map(|fingerprint| fingerprint.to_string())
             .unwrap_or_default(),
     }
@@ -217,11 +210,11 @@ mod tests {
             address: String::new(),
             connected: true,
             epoch: Some(Epoch(epoch)),
-            events_behind: 0,
-            lag_ms: 1_500,
-            agreement: Agreement::Equal,
-            fingerprint: None,
-            problem: String::new(),
+            standing: Standing {
+                lag_ms: 1_500,
+                agreement: Agreement::Equal,
+                ..Standing::default()
+            },
         }
     }
 
@@ -247,16 +240,6 @@ mod tests {
         let mut down = link("eu", 3);
         down.connected = false;
         assert!(several_nodes(&own, &[down]).is_empty());
-    }
-
-    #[test]
-    fn links_with_a_problem_are_told() {
-        assert_eq!(link_warning(&link("us", 1)), None);
-        let mut bad = link("us", 1);
-        bad.problem = "refused".to_owned();
-        assert_eq!(link_warning(&bad).as_deref(), Some("link to us: refused"));
-        bad.agreement = Agreement::Diverged;
-        assert!(link_warning(&bad).is_some_and(|text| text.contains("DIVERGED")));
     }
 
     #[test]

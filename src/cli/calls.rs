@@ -10,6 +10,7 @@ use serde_json::{Value, json};
 use super::{NodeArgs, Output};
 use crate::client::{Client, ClientError, Read};
 use crate::display::figures::{counted, instant, since};
+use crate::display::output;
 use crate::display::table::{Align, Table};
 use crate::wire::v1::{CounterValue, PostLikes};
 
@@ -18,7 +19,9 @@ pub const DEADLINE: Duration = Duration::from_secs(5);
 
 #[derive(Debug, Args)]
 pub struct LikeArgs {
+    /// The post's id
     post: String,
+    /// The id of the user who likes it
     user: String,
     #[command(flatten)]
     nodes: NodeArgs,
@@ -26,7 +29,9 @@ pub struct LikeArgs {
 
 #[derive(Debug, Args)]
 pub struct UnlikeArgs {
+    /// The post's id
     post: String,
+    /// The id of the user who likes it no longer
     user: String,
     /// Also remove what this like id names, whether the node has it or not
     #[arg(long, value_name = "ID", default_value = "", hide_default_value = true)]
@@ -37,6 +42,7 @@ pub struct UnlikeArgs {
 
 #[derive(Debug, Args)]
 pub struct AddArgs {
+    /// The post's id
     post: String,
     /// The counter, such as views
     counter: String,
@@ -49,6 +55,7 @@ pub struct AddArgs {
 
 #[derive(Debug, Args)]
 pub struct CountArgs {
+    /// The posts' ids
     #[arg(required = true, value_name = "POST")]
     posts: Vec<String>,
     /// A user: show which of the posts they like
@@ -63,6 +70,7 @@ pub struct CountArgs {
 
 #[derive(Debug, Args)]
 pub struct WatchArgs {
+    /// The posts' ids
     #[arg(required = true, value_name = "POST")]
     posts: Vec<String>,
     #[command(flatten)]
@@ -71,60 +79,52 @@ pub struct WatchArgs {
 
 pub async fn like(args: LikeArgs) -> anyhow::Result<ExitCode> {
     let client = args.nodes.client()?;
-    let answer = client.like(&args.post, &args.user).await.map_err(advised)?;
-    let verb = match answer.changed {
+    let liked = client.like(&args.post, &args.user).await.map_err(advised)?;
+    let verb = match liked.changed {
         true => "now likes",
         false => "likes again",
     };
-    let headline = format!("{} {verb} {}{}", args.user, args.post, likes(answer.count));
+    let headline = format!("{} {verb} {}{}", args.user, args.post, likes(liked.count));
     let value = json!({
-        "changed": answer.changed, "like_id": answer.like_id, "count": answer.count,
-        "replaced_like_ids": answer.replaced_like_ids, "token": answer.token,
+        "changed": liked.changed, "like_id": liked.like_id, "count": liked.count,
+        "replaced_like_ids": liked.replaced_like_ids, "token": liked.token,
     });
-    let details = [("like id", answer.like_id), ("token", answer.token)];
-    print(args.nodes.output, &headline, &details, &value);
-    Ok(ExitCode::SUCCESS)
+    let details = [("like id", liked.like_id), ("token", liked.token)];
+    answer(&args.nodes, headline, &details, &value)
 }
 
 pub async fn unlike(args: UnlikeArgs) -> anyhow::Result<ExitCode> {
     let client = args.nodes.client()?;
-    let answer = client
+    let unliked = client
         .unlike_by_id(&args.post, &args.user, &args.like_id)
         .await;
-    let answer = answer.map_err(advised)?;
-    let verb = match (answer.changed, answer.removed_like_ids.is_empty()) {
+    let unliked = unliked.map_err(advised)?;
+    let verb = match (unliked.changed, unliked.removed_like_ids.is_empty()) {
         (true, _) => "no longer likes",
         (false, true) => "did not like",
         (false, false) => "was not seen to like",
     };
-    let headline = format!("{} {verb} {}{}", args.user, args.post, likes(answer.count));
+    let headline = format!("{} {verb} {}{}", args.user, args.post, likes(unliked.count));
     let value = json!({
-        "changed": answer.changed, "removed_like_ids": answer.removed_like_ids,
-        "count": answer.count, "token": answer.token,
+        "changed": unliked.changed, "removed_like_ids": unliked.removed_like_ids,
+        "count": unliked.count, "token": unliked.token,
     });
-    let removed = answer.removed_like_ids.join(" ");
-    let details = [("removed", removed), ("token", answer.token)];
-    print(args.nodes.output, &headline, &details, &value);
-    Ok(ExitCode::SUCCESS)
+    let removed = unliked.removed_like_ids.join(" ");
+    let details = [("removed", removed), ("token", unliked.token)];
+    answer(&args.nodes, headline, &details, &value)
 }
 
 pub async fn add(args: AddArgs) -> anyhow::Result<ExitCode> {
     let client = args.nodes.client()?;
-    let answer = client.add(&args.post, &args.counter, args.delta).await;
-    let answer = answer.map_err(advised)?;
-    let now = answer.value.map_or_else(
+    let added = client.add(&args.post, &args.counter, args.delta).await;
+    let added = added.map_err(advised)?;
+    let now = added.value.map_or_else(
         || "taken; this node is still rebuilding".to_owned(),
         |value| value.to_string(),
     );
     let headline = format!("{} of {}: {now}", args.counter, args.post);
-    let value = json!({ "value": answer.value, "token": answer.token });
-    print(
-        args.nodes.output,
-        &headline,
-        &[("token", answer.token)],
-        &value,
-    );
-    Ok(ExitCode::SUCCESS)
+    let value = json!({ "value": added.value, "token": added.token });
+    answer(&args.nodes, headline, &[("token", added.token)], &value)
 }
 
 pub async fn count(args: CountArgs) -> anyhow::Result<ExitCode> {
@@ -140,8 +140,8 @@ pub async fn count(args: CountArgs) -> anyhow::Result<ExitCode> {
         }
     }
     match args.nodes.output {
-        Output::Json => println!("{}", count_json(&client, &posts, &counters)),
-        Output::Table => count_table(&posts, &counters, viewer),
+        Output::Json => output::line(count_json(&client, &posts, &counters))?,
+        Output::Table => output::lines(&count_table(&posts, &counters, viewer).lines())?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -161,45 +161,52 @@ pub async fn watch(args: WatchArgs) -> anyhow::Result<ExitCode> {
         };
         for likes in &changed {
             match args.nodes.output {
-                Output::Json => println!("{}", post_json(likes, &watch.token())),
+                Output::Json => output::line(post_json(likes, &watch.token()))?,
                 Output::Table => {
                     let width = width.unwrap_or(0);
                     let count = counted(likes.count, "like");
-                    println!("{:<width$}  {count}", likes.post);
+                    output::line(format!("{:<width$}  {count}", likes.post))?;
                 }
             }
         }
     }
 }
 
+/// How many like it now, where the node can tell.
 fn likes(count: Option<u64>) -> String {
     count.map_or_else(String::new, |count| {
         format!(" ({})", counted(count, "like"))
     })
 }
 
-fn print(output: Output, headline: &str, details: &[(&str, String)], value: &Value) {
-    if output == Output::Json {
-        println!("{value}");
-        return;
+fn answer(
+    nodes: &NodeArgs,
+    headline: String,
+    details: &[(&str, String)],
+    value: &Value,
+) -> anyhow::Result<ExitCode> {
+    if nodes.output == Output::Json {
+        output::line(value)?;
+        return Ok(ExitCode::SUCCESS);
     }
-    println!("{headline}");
+    let mut lines = vec![headline];
     let width = details
         .iter()
         .map(|(label, _)| label.len())
         .max()
         .unwrap_or(0);
-    for (label, detail) in details.iter().filter(|(_, detail)| !detail.is_empty()) {
-        println!("  {label:<width$}  {detail}");
-    }
+    let details = details.iter().filter(|(_, detail)| !detail.is_empty());
+    lines.extend(details.map(|(label, detail)| format!("  {label:<width$}  {detail}")));
+    output::lines(&lines)?;
+    Ok(ExitCode::SUCCESS)
 }
 
-fn count_table(posts: &[PostLikes], counters: &[Vec<CounterValue>], viewer: Option<&str>) {
+fn count_table(posts: &[PostLikes], counters: &[Vec<CounterValue>], viewer: Option<&str>) -> Table {
     let mut table = Table::new([
         ("POST", Align::Left),
         ("LIKES", Align::Right),
         ("VIEWER", Align::Left),
-        ("CHANGED", Align::Right),
+        ("UPDATED", Align::Right),
         ("COUNTERS", Align::Left),
     ]);
     for (at, likes) in posts.iter().enumerate() {
@@ -218,9 +225,7 @@ fn count_table(posts: &[PostLikes], counters: &[Vec<CounterValue>], viewer: Opti
             values.collect::<Vec<_>>().join(", "),
         ]);
     }
-    for line in table.lines() {
-        println!("{line}");
-    }
+    table
 }
 
 fn count_json(client: &Client, posts: &[PostLikes], counters: &[Vec<CounterValue>]) -> Value {

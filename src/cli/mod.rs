@@ -2,24 +2,29 @@
 //! library only, and starts one through `node::run`.
 
 mod calls;
-
 mod serve;
 mod status;
 mod verdict;
 mod version;
 
 use std::future::Future;
+use std::io::ErrorKind;
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
+use crate::causes;
 use crate::client::{Client, ClientError};
 use crate::demo;
+use crate::display::output;
 
 /// Exit code of a command line that is not understood; apart from those of `status`.
 const EXIT_USAGE: u8 = 64;
 const EXIT_FAILED: u8 = 1;
+/// Exit code where nobody reads what a command says: what a shell shows for a process that the
+/// operating system ends for it.
+const EXIT_UNREAD: u8 = 141;
 
 /// A multi-region store for likes and the counters beside them.
 #[derive(Debug, Parser)]
@@ -101,8 +106,9 @@ pub fn main() -> ExitCode {
     };
     match run(cli.command) {
         Ok(code) => code,
+        Err(error) if output::is_closed(&error) => ExitCode::from(EXIT_UNREAD),
         Err(error) => {
-            eprintln!("likewise: {error:#}");
+            output::complain(format!("likewise: {}", causes::told(error.as_ref())));
             ExitCode::from(EXIT_FAILED)
         }
     }
@@ -115,6 +121,7 @@ fn usage(error: &clap::Error) -> ExitCode {
     };
     match error.print() {
         Ok(()) => code,
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => ExitCode::from(EXIT_UNREAD),
         Err(_) => ExitCode::from(EXIT_FAILED),
     }
 }

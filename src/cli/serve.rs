@@ -7,6 +7,7 @@ use clap::Args;
 use figment::value::{Dict, Value};
 
 use crate::config::{self, Config, Flag, Sources, StaticPeer};
+use crate::display::output;
 use crate::logging;
 use crate::node;
 
@@ -40,7 +41,7 @@ pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
     let config = config::load(&sources)?;
     logging::init(&config.logging)?;
     if chosen_for_them {
-        eprintln!("{}", what_was_chosen(&config));
+        output::complain(what_was_chosen(&config));
     }
     node::run(config)
 }

@@ -11,6 +11,7 @@ use super::verdict::{Said, Verdict, judge, state};
 use super::{NodeArgs, Output};
 use crate::client::Client;
 use crate::display::figures::{bytes, instant, since, span};
+use crate::display::output;
 use crate::display::table::{Align, Table};
 use crate::wire::v1::{Agreement, GetStatusResponse, LinkStatus};
 
@@ -27,10 +28,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     let said = join_all(args.nodes.nodes.iter().map(|node| ask(node))).await;
     let (verdict, remarks) = judge(&said);
     match args.nodes.output {
-        Output::Json => println!("{}", json(verdict, &remarks, &said)),
-        Output::Table => page(verdict, &remarks, &said)
-            .iter()
-            .for_each(|line| println!("{line}")),
+        Output::Json => output::line(json(verdict, &remarks, &said))?,
+        Output::Table => output::lines(&page(verdict, &remarks, &said))?,
     }
     Ok(ExitCode::from(verdict.code()))
 }
@@ -83,7 +82,7 @@ fn page(verdict: Verdict, remarks: &[String], said: &[Said]) -> Vec<String> {
         ("LINK", Align::Left),
         ("BEHIND", Align::Right),
         ("LAG", Align::Right),
-        ("STATE", Align::Left),
+        ("AGREEMENT", Align::Left),
     ]);
     for status in said.iter().filter_map(|(_, answer)| answer.as_ref().ok()) {
         nodes.row([

@@ -8,6 +8,7 @@ use tonic::transport::{Channel, Endpoint};
 use super::memory::Memory;
 use super::retry::Endpoints;
 use super::{Client, ClientError};
+use crate::causes::innermost;
 
 /// Where a write whose outcome is unknown may be tried again.
 ///
@@ -101,7 +102,7 @@ impl ClientBuilder {
                 Err(error) => {
                     last = ClientError::Unreachable {
                         endpoint: name.clone(),
-                        problem: innermost(&error),
+                        problem: innermost(&error).to_string(),
                     };
                 }
             }
@@ -143,7 +144,8 @@ fn describe(text: &str) -> Result<(String, Endpoint), ClientError> {
         true => text.to_owned(),
         false => format!("http://{text}"),
     };
-    let endpoint = Endpoint::from_shared(full).map_err(|error| bad(innermost(&error)))?;
+    let endpoint =
+        Endpoint::from_shared(full).map_err(|error| bad(innermost(&error).to_string()))?;
     if endpoint.uri().port_u16().is_none() {
         return Err(bad("it has no port".to_owned()));
     }
@@ -154,14 +156,6 @@ fn describe(text: &str) -> Result<(String, Endpoint), ClientError> {
         .http2_keep_alive_interval(KEEP_ALIVE_INTERVAL)
         .keep_alive_timeout(KEEP_ALIVE_TIMEOUT);
     Ok((text.to_owned(), endpoint))
-}
-
-fn innermost(error: &dyn std::error::Error) -> String {
-    let mut innermost = error;
-    while let Some(source) = innermost.source() {
-        innermost = source;
-    }
-    innermost.to_string()
 }
 
 #[cfg(test)]

@@ -65,16 +65,16 @@ impl Client {
     /// Makes the user a liker of the post.
     pub async fn like(&self, post: &str, user: &str) -> Result<v1::LikeResponse, ClientError> {
         let request_id = request_id();
-        let request = |token| v1::LikeRequest {
-            post: post.to_owned(),
-            user: user.to_owned(),
-            request_id: request_id.clone(),
-            token,
-        };
         let answer = self
             .run(self.like_call(), &request_id, Duration::ZERO, |attempt| {
-                let request = request(attempt.token);
-                async move { LikeServiceClient::new(attempt.channel).like(request).await }
+                let mut service = LikeServiceClient::new(attempt.channel);
+                let request = v1::LikeRequest {
+                    post: post.to_owned(),
+                    user: user.to_owned(),
+                    request_id: request_id.clone(),
+                    token: attempt.token,
+                };
+                async move { service.like(request).await }
             })
             .await?;
         self.memory.saw(answer.token.clone());
@@ -94,21 +94,17 @@ impl Client {
         like_id: &str,
     ) -> Result<v1::UnlikeResponse, ClientError> {
         let request_id = request_id();
-        let request = |token| v1::UnlikeRequest {
-            post: post.to_owned(),
-            user: user.to_owned(),
-            like_id: like_id.to_owned(),
-            request_id: request_id.clone(),
-            token,
-        };
         let answer = self
             .run(self.like_call(), &request_id, Duration::ZERO, |attempt| {
-                let request = request(attempt.token);
-                async move {
-                    LikeServiceClient::new(attempt.channel)
-                        .unlike(request)
-                        .await
-                }
+                let mut service = LikeServiceClient::new(attempt.channel);
+                let request = v1::UnlikeRequest {
+                    post: post.to_owned(),
+                    user: user.to_owned(),
+                    like_id: like_id.to_owned(),
+                    request_id: request_id.clone(),
+                    token: attempt.token,
+                };
+                async move { service.unlike(request).await }
             })
             .await?;
         self.memory.saw(answer.token.clone());
@@ -123,21 +119,17 @@ impl Client {
         delta: i64,
     ) -> Result<v1::AddResponse, ClientError> {
         let request_id = request_id();
-        let request = |token| v1::AddRequest {
-            post: post.to_owned(),
-            counter: counter.to_owned(),
-            delta,
-            request_id: request_id.clone(),
-            token,
-        };
         let answer = self
             .run(self.add_call(), &request_id, Duration::ZERO, |attempt| {
-                let request = request(attempt.token);
-                async move {
-                    CounterServiceClient::new(attempt.channel)
-                        .add(request)
-                        .await
-                }
+                let mut service = CounterServiceClient::new(attempt.channel);
+                let request = v1::AddRequest {
+                    post: post.to_owned(),
+                    counter: counter.to_owned(),
+                    delta,
+                    request_id: request_id.clone(),
+                    token: attempt.token,
+                };
+                async move { service.add(request).await }
             })
             .await?;
         self.memory.saw(answer.token.clone());
@@ -181,19 +173,15 @@ impl Client {
         viewer: Option<&str>,
         read: Read,
     ) -> Result<v1::PostLikes, ClientError> {
-        let request = |token| v1::GetPostRequest {
-            post: post.to_owned(),
-            viewer: viewer.unwrap_or_default().to_owned(),
-            options: Some(read.options(token)),
-        };
         let answer = self
             .run(Call::Read, "", read.extra(), |attempt| {
-                let request = request(attempt.token);
-                async move {
-                    LikeServiceClient::new(attempt.channel)
-                        .get_post(request)
-                        .await
-                }
+                let mut service = LikeServiceClient::new(attempt.channel);
+                let request = v1::GetPostRequest {
+                    post: post.to_owned(),
+                    viewer: viewer.unwrap_or_default().to_owned(),
+                    options: Some(read.options(attempt.token)),
+                };
+                async move { service.get_post(request).await }
             })
             .await?;
         self.memory.saw(answer.token);
@@ -207,18 +195,15 @@ impl Client {
         viewer: Option<&str>,
         read: Read,
     ) -> Result<Vec<v1::PostLikes>, ClientError> {
-        let request = |token| v1::BatchGetPostsRequest {
-            posts: posts.to_vec(),
-            viewer: viewer.unwrap_or_default().to_owned(),
-            options: Some(read.options(token)),
-        };
         let answer = self
             .run(Call::Read, "", read.extra(), |attempt| {
-                let request = request(attempt.token);
-                async move {
-                    let mut service = LikeServiceClient::new(attempt.channel);
-                    service.batch_get_posts(request).await
-                }
+                let mut service = LikeServiceClient::new(attempt.channel);
+                let request = v1::BatchGetPostsRequest {
+                    posts: posts.to_vec(),
+                    viewer: viewer.unwrap_or_default().to_owned(),
+                    options: Some(read.options(attempt.token)),
+                };
+                async move { service.batch_get_posts(request).await }
             })
             .await?;
         self.memory.saw(answer.token);
@@ -232,18 +217,15 @@ impl Client {
         counters: &[String],
         read: Read,
     ) -> Result<Vec<v1::CounterValue>, ClientError> {
-        let request = |token| v1::GetCountersRequest {
-            post: post.to_owned(),
-            counters: counters.to_vec(),
-            options: Some(read.options(token)),
-        };
         let answer = self
             .run(Call::Read, "", read.extra(), |attempt| {
-                let request = request(attempt.token);
-                async move {
-                    let mut service = CounterServiceClient::new(attempt.channel);
-                    service.get_counters(request).await
-                }
+                let mut service = CounterServiceClient::new(attempt.channel);
+                let request = v1::GetCountersRequest {
+                    post: post.to_owned(),
+                    counters: counters.to_vec(),
+                    options: Some(read.options(attempt.token)),
+                };
+                async move { service.get_counters(request).await }
             })
             .await?;
         self.memory.saw(answer.token);

@@ -1,10 +1,12 @@
 //! What can come of a call besides its answer, by what the caller can do next.
 
+use std::error::Error;
 use std::time::Duration;
 
 use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
+use crate::causes;
 use crate::wire::v1::Reason;
 
 /// The domain in which reasons are given.
@@ -186,18 +188,14 @@ fn may_pass(code: Code) -> bool {
 
 /// Whether the connection never came about.
 fn never_sent(status: &Status) -> bool {
-    causes(status).any(|cause| cause.is::<tonic::ConnectError>())
+    causes::behind(status).any(|cause| cause.is::<tonic::ConnectError>())
 }
 
 fn innermost(status: &Status) -> String {
-    match causes(status).last() {
-        Some(cause) => cause.to_string(),
+    match status.source() {
+        Some(cause) => causes::innermost(cause).to_string(),
         None => status.message().to_owned(),
     }
-}
-
-fn causes(status: &Status) -> impl Iterator<Item = &(dyn std::error::Error + 'static)> {
-    std::iter::successors(std::error::Error::source(status), |cause| cause.source())
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@ use crate::versions::TOKEN_FORMAT;
 
 const TOKEN: u8 = b'T';
 const LIKE_ID: u8 = b'L';
+/// What errors speak of: the field at fault is named before them.
+const TEXT: &str = "the text";
 
 /// Why a token or like id was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -30,7 +32,7 @@ pub enum TextError {
     OtherCluster,
     #[error("belongs to another post or user")]
     OtherTarget,
-    #[error(transparent)]
+    #[error("cannot be read: {0}")]
     Decode(#[from] DecodeError),
 }
 
@@ -47,7 +49,7 @@ pub fn encode_token<'a>(
 }
 
 pub fn decode_token(cluster: &ClusterId, text: &str) -> Result<Vec<NamedSeq>, TextError> {
-    open(TOKEN, cluster, text)?.entries("token", 0, TOKEN_ENTRIES_MAX)
+    open(TOKEN, cluster, text)?.entries(0, TOKEN_ENTRIES_MAX)
 }
 
 /// The like id of dots. They are written in the order that all nodes agree on, so that the same dots
@@ -72,7 +74,7 @@ pub fn decode_like_id(
     if opened.body.get(..bound.len()) != Some(&bound) {
         return Err(TextError::OtherTarget);
     }
-    opened.entries("like id", bound.len(), REMOVED_DOTS_MAX)
+    opened.entries(bound.len(), REMOVED_DOTS_MAX)
 }
 
 fn binding(post: &PostId, user: &UserId) -> [u8; 8] {
@@ -119,29 +121,28 @@ fn open(kind: u8, cluster: &ClusterId, text: &str) -> Result<Opened, TextError> 
             "a like id"
         }
     };
-    let what = if kind == TOKEN { "token" } else { "like id" };
     let Some((signed, checksum)) = bytes.split_last_chunk::<4>() else {
         return Err(DecodeError::Truncated {
-            what,
+            what: TEXT,
             at: bytes.len(),
         }
         .into());
     };
     if crc32fast::hash(signed).to_be_bytes() != *checksum {
-        return Err(DecodeError::Checksum { what }.into());
+        return Err(DecodeError::Checksum { what: TEXT }.into());
     }
     let mut reader = Reader::new(signed);
-    let found = reader.byte(what)?;
+    let found = reader.byte(TEXT)?;
     if found != kind {
         let (found, wanted) = (name(found), name(kind));
         return Err(TextError::WrongKind { found, wanted });
     }
-    let format = reader.byte(what)?;
+    let format = reader.byte(TEXT)?;
     if format != TOKEN_FORMAT {
-        let (found, known) = (format, TOKEN_FORMAT);
+        let (what, found, known) = (TEXT, format, TOKEN_FORMAT);
         return Err(DecodeError::Format { what, found, known }.into());
     }
-    if reader.array::<4>(what)? != cluster_tag(cluster) {
+    if reader.array::<4>(TEXT)? != cluster_tag(cluster) {
         return Err(TextError::OtherCluster);
     }
     let body = signed[reader.position()..].to_vec();
@@ -149,25 +150,20 @@ fn open(kind: u8, cluster: &ClusterId, text: &str) -> Result<Opened, TextError> 
 }
 
 impl Opened {
-    fn entries(
-        self,
-        what: &'static str,
-        from: usize,
-        max: usize,
-    ) -> Result<Vec<NamedSeq>, TextError> {
+    fn entries(self, from: usize, max: usize) -> Result<Vec<NamedSeq>, TextError> {
         let mut reader = Reader::new(&self.body[from..]);
-        let count = reader.count(what, max)?;
+        let count = reader.count(TEXT, max)?;
         let mut entries = Vec::with_capacity(count);
         for _ in 0..count {
             let replica = reader.replica()?;
             let at = reader.position();
-            let seq = reader.varint(what)?;
+            let seq = reader.varint(TEXT)?;
             if seq == 0 {
-                return Err(DecodeError::Invalid { what, at }.into());
+                return Err(DecodeError::Invalid { what: TEXT, at }.into());
             }
             entries.push((replica, seq));
         }
-        reader.finish(what)?;
+        reader.finish(TEXT)?;
         Ok(entries)
     }
 }
@@ -180,6 +176,20 @@ mod tests {
 
     fn cluster(name: &str) -> ClusterId {
         ClusterId::new(name).expect("valid")
+    }
+
+    #[test]
+    fn errors_go_on_from_the_name_of_the_field() {
+        let like_id = decode_like_id(
+            &cluster("c"),
+            (&target("p", "u").0, &target("p", "u").1),
+            "AAAA",
+        );
+        let error = like_id.expect_err("too short");
+        assert_eq!(
+            error.to_string(),
+            "cannot be read: the text ends early at byte 3"
+        );
     }
 
     fn target(post: &str, user: &str) -> (PostId, UserId) {

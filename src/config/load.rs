@@ -54,7 +54,7 @@ impl Sources {
 /// Why there is no configuration. Nothing was started.
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
-    #[error("cannot read the configuration file {}: {source}", path.display())]
+    #[error("cannot read the configuration file {}", path.display())]
     Unreadable {
         path: PathBuf,
         source: std::io::Error,

@@ -163,7 +163,10 @@ impl Config {
             1,
             7 * DAY_MS,
         );
-        found.count("engine.request_window_max", engine.request_window_max);
+        found.count(
+            "engine.request_window_items_max",
+            engine.request_window_items_max,
+        );
         found.count("engine.orphan_removals_max", engine.orphan_removals_max);
         found.count("engine.watchers_max", engine.watchers_max);
     }
@@ -381,8 +384,8 @@ mod tests {
             "engine.request_window_ms",
         );
         check(
-            |c| c.engine.request_window_max = 0,
-            "engine.request_window_max",
+            |c| c.engine.request_window_items_max = 0,
+            "engine.request_window_items_max",
         );
         check(
             |c| c.engine.orphan_removals_max = 0,

@@ -55,8 +55,9 @@ pub struct Engine {
     pub repeated_likes: RepeatedLikes,
     /// How long a request id is known, so that a retry gets the earlier answer. Longer than clients retry.
     pub request_window_ms: u64,
-    /// How many request ids are known; the oldest goes first. About a hundred bytes each.
-    pub request_window_max: usize,
+    /// Of how many items (a single write, or one of a batch) the request ids are known; the oldest go
+    /// first. About a hundred bytes each.
+    pub request_window_items_max: usize,
     /// Removals of likes that have not arrived here, made by this node's own clients; a further one is
     /// refused with ORPHAN_REMOVALS_FULL. More lets clients unlike more elsewhere-made likes during a cut.
     pub orphan_removals_max: usize,

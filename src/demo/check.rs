@@ -11,6 +11,7 @@ use super::Place;
 use super::cluster::Cluster;
 use super::load::{POSTS, USERS, VIEWS};
 use super::record::{Post, Record, Seen, User};
+use crate::causes;
 use crate::client::{Client, Read};
 use crate::wire::v1::GetStatusResponse;
 
@@ -38,7 +39,7 @@ pub async fn wait_for_convergence(cluster: &Cluster) -> anyhow::Result<String> {
                 None => return Ok(all[0].fingerprint.clone()),
                 Some(problem) => problem,
             },
-            Err(error) => format!("{error:#}"),
+            Err(error) => causes::told(error.as_ref()),
         };
         if Instant::now() >= until {
             bail!(problem);

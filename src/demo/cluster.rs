@@ -12,6 +12,7 @@ use super::Place;
 use super::children::Node;
 use super::links::Links;
 use crate::client::{Client, RetryElsewhere};
+use crate::display::output;
 
 /// How long a call to a node is tried; a node that was killed will not answer at all.
 const CALL_DEADLINE: Duration = Duration::from_secs(5);
@@ -140,9 +141,9 @@ impl Folder {
 impl Drop for Folder {
     fn drop(&mut self) {
         if *self.kept.lock() {
-            eprintln!("data and logs are kept in {}", self.path.display());
+            output::complain(format!("data and logs are kept in {}", self.path.display()));
         } else if let Err(error) = std::fs::remove_dir_all(&self.path) {
-            eprintln!("cannot remove {}: {error}", self.path.display());
+            output::complain(format!("cannot remove {}: {error}", self.path.display()));
         }
     }
 }

@@ -1,12 +1,12 @@
 //! The console: commands for the cluster, typed under a live table or read line by line.
 
 use std::collections::BTreeSet;
-use std::io::{self, BufRead, Write as _};
+use std::io::{self, BufRead};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::bail;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::mpsc;
@@ -15,8 +15,10 @@ use super::cluster::Cluster;
 use super::links::Links;
 use super::proxy::Switch;
 use super::{Place, table};
+use crate::causes;
 use crate::client::Batch;
-use crate::display::figures::grouped;
+use crate::display::figures::{counted, grouped};
+use crate::display::output::{self, OutputError};
 use crate::limits::READ_POSTS_MAX;
 
 const HELP: &str = "\
@@ -80,7 +82,7 @@ pub async fn live(cluster: &Arc<Cluster>, seed: u64) -> anyhow::Result<ExitCode>
                 match console.run(&line).await {
                     Ok(Some(answer)) => screen.say(&answer)?,
                     Ok(None) => return Ok(ExitCode::SUCCESS),
-                    Err(error) => screen.say(&format!("{error:#}"))?,
+                    Err(error) => screen.say(&causes::told(error.as_ref()))?,
                 }
                 screen.prompt()?;
             }
@@ -97,10 +99,10 @@ pub async fn by_line(cluster: &Arc<Cluster>, seed: u64) -> anyhow::Result<ExitCo
     while let Some(line) = lines.recv().await {
         match console.run(&line).await {
             Ok(Some(answer)) if answer.is_empty() => {}
-            Ok(Some(answer)) => println!("{answer}"),
+            Ok(Some(answer)) => output::line(answer)?,
             Ok(None) => break,
             Err(error) => {
-                println!("{error:#}");
+                output::line(causes::told(error.as_ref()))?;
                 code = ExitCode::FAILURE;
             }
         }
@@ -218,7 +220,7 @@ impl Console {
 
 fn likes(count: Option<u64>) -> String {
     match count {
-        Some(count) => format!("{} likes", grouped(count)),
+        Some(count) => counted(count, "like"),
         None => "taken".to_owned(),
     }
 }
@@ -269,45 +271,38 @@ fn parse(line: &str) -> anyhow::Result<Command> {
 struct Screen;
 
 impl Screen {
-    fn open() -> anyhow::Result<Self> {
+    fn open() -> Result<Self, OutputError> {
         // Clear, let only the lines below the table scroll, and go there.
         let below = TABLE_LINES + 1;
-        write(&format!("\x1b[2J\x1b[{below}r\x1b[{below};1H"))?;
+        output::raw(&format!("\x1b[2J\x1b[{below}r\x1b[{below};1H"))?;
         Ok(Self)
     }
 
-    fn say(&self, text: &str) -> anyhow::Result<()> {
+    fn say(&self, text: &str) -> Result<(), OutputError> {
         match text {
             "" => Ok(()),
-            text => write(&format!("{text}\n")),
+            text => output::line(text),
         }
     }
 
-    fn prompt(&self) -> anyhow::Result<()> {
-        write("> ")
+    fn prompt(&self) -> Result<(), OutputError> {
+        output::raw("> ")
     }
 
     /// Draws the table and puts the cursor back, so that typing is not disturbed.
-    fn draw(&self, table: &[String]) -> anyhow::Result<()> {
+    fn draw(&self, table: &[String]) -> Result<(), OutputError> {
         let lines = table.iter().map(|line| format!("{line}\x1b[K\r\n"));
-        write(&format!("\x1b7\x1b[H{}\x1b8", lines.collect::<String>()))
+        output::raw(&format!("\x1b7\x1b[H{}\x1b8", lines.collect::<String>()))
     }
 }
 
 /// Also after an interrupt the whole terminal scrolls again.
 impl Drop for Screen {
     fn drop(&mut self) {
-        if let Err(error) = write("\x1b7\x1b[r\x1b8\n") {
-            eprintln!("{error:#}");
+        if let Err(error) = output::raw("\x1b7\x1b[r\x1b8\n") {
+            output::complain(error);
         }
     }
-}
-
-fn write(text: &str) -> anyhow::Result<()> {
-    let mut out = io::stdout().lock();
-    out.write_all(text.as_bytes())
-        .and_then(|()| out.flush())
-        .context("cannot write to the terminal")
 }
 
 #[cfg(test)]

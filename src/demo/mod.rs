@@ -27,6 +27,8 @@ use tokio::signal::unix::{SignalKind, signal};
 
 use cluster::Cluster;
 
+use crate::display::output;
+
 /// What `demo` takes.
 #[derive(Debug, Args)]
 pub struct DemoArgs {
@@ -91,7 +93,7 @@ impl FromStr for Place {
 pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
     let mut terminated = signal(SignalKind::terminate()).context("cannot wait for signals")?;
     let began = async {
-        println!("three nodes start, each with its own folder; this process is the links");
+        output::line("three nodes start, each with its own folder; this process is the links")?;
         Cluster::start().await.map(Arc::new)
     };
     let cluster = tokio::select! {
@@ -107,7 +109,9 @@ pub async fn run(args: DemoArgs) -> anyhow::Result<ExitCode> {
         outcome = show(&args, &cluster) => outcome,
     };
     cluster.stop().await?;
-    if outcome.is_err() {
+    if let Err(problem) = &outcome
+        && !output::is_closed(problem)
+    {
         cluster.keep_folder();
     }
     outcome

@@ -14,7 +14,9 @@ use super::cluster::Cluster;
 use super::load::Load;
 use super::proxy::Switch;
 use super::record::{Post, User, Write};
+use crate::causes;
 use crate::display::figures::grouped;
+use crate::display::output::{self, OutputError};
 
 /// Users who like on both sides of the cut.
 const BOTH_SIDES: u32 = 1_500;
@@ -54,49 +56,49 @@ pub async fn tell(cluster: &Arc<Cluster>, length: Duration, seed: u64) -> anyhow
         length,
     };
     let outcome = teller.story(seed).await;
-    Ok(teller.close(outcome))
+    teller.close(outcome)
 }
 
 impl Teller {
     async fn story(&self, seed: u64) -> anyhow::Result<(BothSides, Agreed)> {
         let mut writers = self.load.start(seed);
         let both_sides = self.faults().await?;
-        self.until(STOP_AT).await;
+        self.until(STOP_AT).await?;
         self.load.stop();
         while let Some(ended) = writers.join_next().await {
             ended.context("a writer broke off")?;
         }
-        self.say("the writers stop; the regions settle");
+        self.say("the writers stop; the regions settle")?;
         Ok((both_sides, self.outcome().await?))
     }
 
     async fn faults(&self) -> anyhow::Result<BothSides> {
         let cluster = &self.load.cluster;
-        self.say("us, eu and ap serve; people like, unlike and view in all three");
-        self.until(CUT_AT).await;
+        self.say("us, eu and ap serve; people like, unlike and view in all three")?;
+        self.until(CUT_AT).await?;
         for other in ALONE.others() {
             cluster.links.turn(ALONE, other, Switch::Off);
         }
         self.say(&format!(
             "CUT: {ALONE} is alone; both sides go on taking writes"
-        ));
+        ))?;
         let both_sides = self.both_sides().await?;
-        self.until(KILL_AT).await;
+        self.until(KILL_AT).await?;
         cluster.kill_node(KILLED).await?;
         self.say(&format!(
             "KILL: {KILLED} ends by SIGKILL, with writes in flight"
-        ));
-        self.until(START_AT).await;
+        ))?;
+        self.until(START_AT).await?;
         let starting = Instant::now();
         cluster.start_node(KILLED).await?;
         self.say(&format!(
             "START: {KILLED} is back on its folder after {} ms; its clients ask again with the same \
              request ids",
             starting.elapsed().as_millis()
-        ));
-        self.until(HEAL_AT).await;
+        ))?;
+        self.until(HEAL_AT).await?;
         cluster.links.heal();
-        self.say("HEAL: all links are whole again");
+        self.say("HEAL: all links are whole again")?;
         Ok(both_sides)
     }
 
@@ -126,12 +128,12 @@ impl Teller {
         self.say(&format!(
             "{liked} users like {} in {ALONE} and in {OTHER_SIDE}, neither of which sees the other",
             Post::Both
-        ));
+        ))?;
         self.say(&format!(
             "{unliked} more like {} on both sides and unlike it in {ALONE}: the like in {OTHER_SIDE} \
              must survive",
             Post::BothUnliked
-        ));
+        ))?;
         Ok(done)
     }
 
@@ -158,18 +160,18 @@ impl Teller {
         self.say(&format!(
             "all three hold the same after {} ms; every post is now checked for every user",
             waiting.elapsed().as_millis()
-        ));
+        ))?;
         let answers = check::ask_everything(&self.load.cluster).await?;
         let record = self.load.record.lock();
         let agreed = check::compare(&answers, &record, fingerprint)?;
         self.say(&format!(
             "every answer fits the record; {} writes were left without an outcome",
             record.unknown_writes()
-        ));
+        ))?;
         Ok(agreed)
     }
 
-    fn close(&self, outcome: anyhow::Result<(BothSides, Agreed)>) -> ExitCode {
+    fn close(&self, outcome: anyhow::Result<(BothSides, Agreed)>) -> anyhow::Result<ExitCode> {
         let writes = self.load.record.lock().writes();
         match outcome {
             Ok((both_sides, agreed)) => {
@@ -179,23 +181,25 @@ impl Teller {
                     likers,
                     fingerprint,
                 } = agreed;
-                println!(
+                output::line(format!(
                     "converged: regions=3 writes={writes} both_sides={liked} \
                      both_sides_unliked={unliked} kills=1 likes={likes} likers={likers} \
                      fingerprint={fingerprint}"
-                );
-                ExitCode::SUCCESS
+                ))?;
+                Ok(ExitCode::SUCCESS)
             }
+            Err(problem) if output::is_closed(&problem) => Err(problem),
             Err(problem) => {
                 self.load.cluster.keep_folder();
-                println!("NOT converged: {problem:#} (writes={writes})");
-                ExitCode::FAILURE
+                let problem = causes::told(problem.as_ref());
+                output::line(format!("NOT converged: {problem} (writes={writes})"))?;
+                Ok(ExitCode::FAILURE)
             }
         }
     }
 
     /// Waits for a part of the whole to be over, and tells how it stands meanwhile.
-    async fn until(&self, hundredths: u32) {
+    async fn until(&self, hundredths: u32) -> Result<(), OutputError> {
         let end = self.began + self.length * hundredths / 100;
         while end - Instant::now() > TELL_EVERY {
             tokio::time::sleep(TELL_EVERY).await;
@@ -204,9 +208,10 @@ impl Teller {
                 "{} writes acknowledged{}",
                 grouped(writes),
                 self.likers().await
-            ));
+            ))?;
         }
         tokio::time::sleep_until(end).await;
+        Ok(())
     }
 
     async fn likers(&self) -> String {
@@ -226,8 +231,9 @@ impl Teller {
         text
     }
 
-    fn say(&self, text: &str) {
-        println!("[{:5.1}s] {text}", self.began.elapsed().as_secs_f64());
+    fn say(&self, text: &str) -> Result<(), OutputError> {
+        let seconds = self.began.elapsed().as_secs_f64();
+        output::line(format!("[{seconds:5.1}s] {text}"))
     }
 }
 

@@ -52,7 +52,7 @@ pub fn instant(instant: Option<Timestamp>) -> serde_json::Value {
 pub fn counted(number: u64, one: &str) -> String {
     match number {
         1 => format!("1 {one}"),
-        number => format!("{number} {one}s"),
+        number => format!("{} {one}s", grouped(number)),
     }
 }
 
@@ -85,6 +85,6 @@ mod tests {
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");
         assert_eq!(counted(1, "like"), "1 like");
-        assert_eq!(counted(2, "like"), "2 likes");
+        assert_eq!(counted(2_000, "like"), "2,000 likes");
     }
 }

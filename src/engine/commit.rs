@@ -295,7 +295,8 @@ impl CommitQueue {
         assert!(self.room.set(room).is_ok(), "a queue has one log");
     }
 
-    pub(super) fn settle(&self, bytes: u64) {
+    /// The bytes are in the log, or never will be: they are no longer to come.
+    pub(super) fn release(&self, bytes: u64) {
         self.admitted.fetch_sub(bytes, Ordering::AcqRel);
     }
 

@@ -56,7 +56,7 @@ impl Committer {
         while let Some((batch, last, admitted)) = self.engine.queue.take().await {
             let sections = batch.sections().await;
             let outcome = self.commit(&batch, last, sections).await;
-            self.engine.queue.settle(admitted);
+            self.engine.queue.release(admitted);
             if let Err(error) = outcome {
                 tracing::error!(%error, "the log failed; no writes are taken until a restart");
                 self.engine.queue.close(Refused::Poisoned);

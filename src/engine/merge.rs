@@ -60,7 +60,7 @@ pub trait Parts: Send {
 }
 
 /// Gives the parts of a staged snapshot from the beginning, each time.
-pub trait Stage: Sync {
+pub trait StagedSource: Sync {
     type Parts: Parts;
 
     fn open(&self) -> impl Future<Output = Result<Self::Parts, MergeError>> + Send;
@@ -70,9 +70,9 @@ pub trait Stage: Sync {
 pub async fn merge_stage(
     engine: &Arc<Engine>,
     checkpointer: &mut Checkpointer,
-    stage: &impl Stage,
+    staged: &impl StagedSource,
 ) -> Result<(), MergeError> {
-    let (beginning, ending) = frame(engine, stage.open().await?).await?;
+    let (beginning, ending) = frame(engine, staged.open().await?).await?;
     engine.check_not_ours(&beginning, &ending)?;
     let before = engine.hold(&beginning, &ending);
     if before.covers_all(&beginning.vector) && before.covers_all(&ending.vector) {
@@ -81,7 +81,7 @@ pub async fn merge_stage(
         return Ok(());
     }
     engine.take_orphans(&beginning.orphans)?;
-    let mut parts = stage.open().await?;
+    let mut parts = staged.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(chunks) = part {
             chunks
@@ -90,7 +90,7 @@ pub async fn merge_stage(
         }
     }
     let mut named = HashSet::new();
-    let mut parts = stage.open().await?;
+    let mut parts = staged.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(chunks) = part {
             for chunk in &chunks {
@@ -103,7 +103,7 @@ pub async fn merge_stage(
     }
     engine.empty_the_rest(&beginning, &named)?;
     engine.raise(&beginning)?;
-    apply_tail(engine, stage.open().await?).await?;
+    apply_tail(engine, staged.open().await?).await?;
     engine.raise_log_floor(&joined(&beginning.vector, &ending.vector));
     checkpointer.checkpoint_of_merge().await?;
     engine.publish_raise(beginning, &ending).await?;

@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+mod group;
 pub mod lineage;
 pub mod merge;
 pub mod orphans;
@@ -70,7 +71,7 @@ pub struct EngineOptions {
     /// Whether a like of a user who likes the post already makes nothing. See `config`.
     pub absorb_repeated_likes: bool,
     pub request_window_ms: u64,
-    pub request_items_max: usize,
+    pub request_window_items_max: usize,
     pub orphan_removals_max: usize,
     pub watchers_max: usize,
 }
@@ -147,7 +148,7 @@ impl Engine {
         let replicas = ReplicaTable::default();
         let own = replicas.intern_own(&fresh_replica(&options.region, randomness.as_ref()));
         let window = Window {
-            items_max: options.request_items_max,
+            items_max: options.request_window_items_max,
             age_max_ms: options.request_window_ms,
         };
         let shards = (0..options.shards).map(|index| Mutex::new(Shard::new(index, options.shards)));

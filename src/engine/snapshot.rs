@@ -91,7 +91,7 @@ pub struct SnapshotOptions {
     pub log_bytes_max: u64,
 }
 
-enum Stage {
+enum Phase {
     Begin,
     Posts,
     Tail {
@@ -113,7 +113,7 @@ pub struct Snapshot {
     posts: std::vec::IntoIter<Arc<Post>>,
     /// The post being read, and the next hash.
     current: Option<(Arc<Post>, u64)>,
-    stage: Stage,
+    phase: Phase,
     chunks: u64,
     blocks: u64,
     /// Merges that this node had begun at the beginning.
@@ -148,7 +148,7 @@ impl Snapshot {
             beginning: Some(Box::new(beginning)),
             posts,
             current: None,
-            stage: Stage::Begin,
+            phase: Phase::Begin,
             chunks: 0,
             blocks: 0,
             merges,
@@ -168,18 +168,18 @@ impl Snapshot {
 
     async fn read_next(&mut self) -> Result<Option<Part>, SnapshotError> {
         if let Some(beginning) = self.beginning.take() {
-            self.stage = Stage::Posts;
+            self.phase = Phase::Posts;
             self.engine.barrier().await?;
             return Ok(Some(Part::Begin(beginning)));
         }
-        if matches!(self.stage, Stage::Posts) {
+        if matches!(self.phase, Phase::Posts) {
             let chunks = self.read_chunks();
             let published = self.engine.barrier().await?;
             if !chunks.is_empty() {
                 self.chunks += chunks.len() as u64;
                 return Ok(Some(Part::Chunks(chunks)));
             }
-            self.stage = Stage::Tail {
+            self.phase = Phase::Tail {
                 next: self.hold.from,
                 to: published.position,
                 open: Vec::new(),
@@ -236,12 +236,12 @@ impl Snapshot {
     }
 
     async fn next_tail(&mut self) -> Result<Option<Part>, SnapshotError> {
-        let Stage::Tail {
+        let Phase::Tail {
             next,
             to,
             open,
             end,
-        } = &mut self.stage
+        } = &mut self.phase
         else {
             return Ok(None);
         };
@@ -259,7 +259,7 @@ impl Snapshot {
             return Ok(Some(Part::Tail(block)));
         }
         let vector = std::mem::take(end);
-        self.stage = Stage::Done;
+        self.phase = Phase::Done;
         Ok(Some(Part::End(Ending {
             vector,
             chunks: self.chunks,

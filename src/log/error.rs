@@ -3,7 +3,7 @@
 use std::io;
 
 use super::Position;
-use super::format::FORMAT_VERSION;
+use crate::versions::LOG_FORMAT;
 
 /// What the owner's `visit` may answer.
 pub type VisitError = Box<dyn std::error::Error + Send + Sync>;
@@ -45,9 +45,7 @@ pub enum OpenError {
     OtherCluster { file: String, found: String },
     #[error("{file} belongs to region {found}; check the data folder and `node.region`")]
     OtherRegion { file: String, found: String },
-    #[error(
-        "{file} has format version {found}; this program reads up to {FORMAT_VERSION}: upgrade it"
-    )]
+    #[error("{file} has format version {found}; this program reads up to {LOG_FORMAT}: upgrade it")]
     NewerFormat { file: String, found: u16 },
     #[error("a record at {position:?} was refused")]
     Visit {

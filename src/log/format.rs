@@ -7,9 +7,7 @@ use xxhash_rust::xxh3::{Xxh3, xxh3_64};
 use super::{LogIdentity, Position, Record, RecordKind};
 use crate::ids::{ClusterId, Region};
 use crate::limits;
-
-/// The version that this program writes, and the newest that it reads.
-pub const FORMAT_VERSION: u16 = 1;
+use crate::versions::LOG_FORMAT;
 
 /// The birth fills the first sector of a segment and is never written with anything else.
 pub(super) const BIRTH_BYTES: usize = 512;
@@ -106,7 +104,7 @@ impl Header {
         out.put_u32_le(len_u32(self.encoded_bytes()));
         out.put_u8(len_u8(cluster.as_bytes().len()));
         out.put_u8(len_u8(region.as_bytes().len()));
-        out.put_u16_le(FORMAT_VERSION);
+        out.put_u16_le(LOG_FORMAT);
         out.put_u32_le(len_u32(self.context.len()));
         out.put_u32_le(0);
         out.put_u64_le(self.base.0);

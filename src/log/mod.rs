@@ -13,13 +13,13 @@ mod error;
 mod format;
 mod judgement;
 mod reader;
+mod recent;
 mod recovery;
 mod repair;
 mod replay;
 mod segment;
 mod space;
 mod survey;
-mod tail;
 mod trimmer;
 mod writer;
 
@@ -29,7 +29,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 pub use error::{AppendError, OpenError, ReadError, RemoveError, VisitError};
-pub use format::{FORMAT_VERSION, RECORD_HEADER_BYTES, framed_bytes};
+pub use format::{RECORD_HEADER_BYTES, framed_bytes};
 pub use reader::{LogChunk, LogReader, SegmentInfo};
 pub use recovery::{LogReport, OpenedLog, TornTail, open};
 pub use space::{LogEnded, Room, SparePreparer};
@@ -110,7 +110,7 @@ pub struct LogOptions {
     pub context_bytes_max: usize,
     /// Bytes of the newest records that are kept in memory, so that readers who keep up touch no
     /// file. Overstepped by up to one append.
-    pub tail_bytes_max: usize,
+    pub recent_bytes: usize,
 }
 
 impl Default for LogOptions {
@@ -120,7 +120,7 @@ impl Default for LogOptions {
             segment_bytes: 64 << 20,
             group_bytes_max: GROUP_BYTES_MAX,
             context_bytes_max: 1 << 20,
-            tail_bytes_max: 16 << 20,
+            recent_bytes: 16 << 20,
         }
     }
 }

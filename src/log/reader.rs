@@ -9,8 +9,8 @@ use parking_lot::{Mutex, RwLock};
 use tokio::sync::watch;
 
 use super::format::{Frame, RECORD_HEADER_BYTES, decode_record};
+use super::recent::Recent;
 use super::segment::Segment;
-use super::tail::Tail;
 use super::{Position, ReadError, Record};
 
 /// A read from a file asks for this much at least.
@@ -22,7 +22,7 @@ pub(super) struct Shared {
     /// await.
     segments: RwLock<BTreeMap<Position, Arc<Segment>>>,
     /// Guards the newest records; never held across an await.
-    pub tail: Mutex<Tail>,
+    pub recent: Mutex<Recent>,
 }
 
 /// What the writer tells.
@@ -56,11 +56,11 @@ pub struct LogReader {
 }
 
 impl Shared {
-    pub(super) fn new(segments: Vec<Arc<Segment>>, tail_bytes_max: usize) -> Self {
+    pub(super) fn new(segments: Vec<Arc<Segment>>, recent_bytes: usize) -> Self {
         let by_base = |segment: Arc<Segment>| (segment.base, segment);
         Self {
             segments: RwLock::new(segments.into_iter().map(by_base).collect()),
-            tail: Mutex::new(Tail::new(tail_bytes_max)),
+            recent: Mutex::new(Recent::new(recent_bytes)),
         }
     }
 
@@ -190,7 +190,7 @@ impl LogReader {
                 next: from,
             });
         }
-        let recent = self.shared.tail.lock().read(from, bytes_max);
+        let recent = self.shared.recent.lock().read(from, bytes_max);
         let records = match recent {
             Some(records) => records,
             None => match self.shared.locate(from, synced)? {

@@ -150,7 +150,7 @@ fn assemble(
         .map_or(0, |segment| segment.limit().0 - end.0);
     let Repaired { spare, spare_base } = repaired;
     let space = Arc::new(Space::new(options.clone(), rest, spare_base, spare));
-    let shared = Arc::new(Shared::new(kept, options.tail_bytes_max));
+    let shared = Arc::new(Shared::new(kept, options.recent_bytes));
     let (synced, watched) = watch::channel(Synced {
         end,
         is_poisoned: false,

@@ -5,9 +5,10 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{BIRTH_BYTES, Birth, FORMAT_VERSION, Header};
+use super::format::{BIRTH_BYTES, Birth, Header};
 use super::{LogOptions, LogSeams, Position};
 use crate::seams::{File, Files};
+use crate::versions::LOG_FORMAT;
 
 /// Zeros are written in pieces of this size.
 const ZEROS_BYTES: usize = 1 << 20;
@@ -141,7 +142,7 @@ pub(super) async fn remove_if_there(files: &dyn Files, path: &str) -> io::Result
 
 fn draw_birth(seams: &LogSeams, capacity: u64, base: Position) -> Birth {
     Birth {
-        version: FORMAT_VERSION,
+        version: LOG_FORMAT,
         base,
         capacity,
         nonce: seams.randomness.bits128() as u64,

@@ -6,12 +6,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use super::format::{
-    ALIGNMENT, BIRTH_BYTES, Birth, FORMAT_VERSION, Frame, Header, header_bytes_max,
-};
+use super::format::{ALIGNMENT, BIRTH_BYTES, Birth, Frame, Header, header_bytes_max};
 use super::segment::{Segment, base_of, path_of};
 use super::{LogIdentity, LogOptions, OpenError, Position};
 use crate::seams::{File, Files};
+use crate::versions::LOG_FORMAT;
 
 /// One segment file.
 pub(super) struct Found {
@@ -100,7 +99,7 @@ impl Found {
     fn check(&self, identity: &LogIdentity) -> Result<(), OpenError> {
         let file = self.path.clone();
         if let Some(birth) = self.birth
-            && birth.version > FORMAT_VERSION
+            && birth.version > LOG_FORMAT
         {
             let found = birth.version;
             return Err(OpenError::NewerFormat { file, found });

@@ -144,11 +144,11 @@ impl LogWriter {
     fn publish(&mut self, segment: Arc<Segment>, records: Vec<Record>, end: Position) {
         self.shared.add_segment(&segment);
         {
-            let mut tail = self.shared.tail.lock();
+            let mut recent = self.shared.recent.lock();
             let mut before = self.end;
             for record in records {
                 let after = record.end();
-                tail.push(before, record);
+                recent.push(before, record);
                 before = after;
             }
         }

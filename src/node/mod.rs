@@ -76,7 +76,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         shards: config.engine.shards,
         absorb_repeated_likes: config.engine.repeated_likes == RepeatedLikes::Absorb,
         request_window_ms: config.engine.request_window_ms,
-        request_items_max: config.engine.request_window_max,
+        request_window_items_max: config.engine.request_window_items_max,
         orphan_removals_max: config.engine.orphan_removals_max,
         watchers_max: config.engine.watchers_max,
     }

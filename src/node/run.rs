@@ -1,6 +1,5 @@
 //! Running a node as a process: the runtime, the ready line, signals, exit codes.
 
-use std::io::Write;
 use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
@@ -13,6 +12,7 @@ use crate::adapters::sled_store;
 use crate::adapters::tcp::TcpTransport;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
 use crate::config::{Config, OnSyncFailure};
+use crate::display::output::{self, OutputError};
 use crate::node::{Network, RunningNode, engine_options, start, storage};
 
 /// Exit code after the log failed, where `log.on_sync_failure` is `exit`.
@@ -74,6 +74,12 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let workers = Arc::new(ThreadWorkers::new(tokio::runtime::Handle::current()));
     let mut node = start(&config, storage, workers, network).await?;
     say_ready(&config, &node, peer_address)?;
+    if !node.client_address.ip().is_loopback() {
+        tracing::warn!(
+            address = %node.client_address,
+            "clients are spoken to in the clear; see that only a trusted network reaches client.listen"
+        );
+    }
     let log_failure = tokio::select! {
         () = signals.next() => None,
         failure = node.log_failed() => Some(failure),
@@ -109,16 +115,18 @@ async fn bind(config: &Config) -> anyhow::Result<(Network, SocketAddr)> {
 
 /// One line for whoever started the process: where it listens.
 fn say_ready(config: &Config, node: &RunningNode, peers: SocketAddr) -> anyhow::Result<()> {
-    let mut stdout = std::io::stdout().lock();
-    writeln!(
-        stdout,
+    let said = output::line(format!(
         "likewise ready region={} client={} peers={} epoch={}",
         config.node.region,
         node.client_address,
         peers,
         node.engine.own().epoch,
-    )?;
-    Ok(stdout.flush()?)
+    ));
+    match said {
+        // A node serves whether or not it was started by somebody who reads.
+        Err(OutputError::Closed) => Ok(()),
+        said => Ok(said?),
+    }
 }
 
 async fn stop(node: RunningNode, signals: &mut Signals) -> anyhow::Result<ExitCode> {

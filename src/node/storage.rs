@@ -30,7 +30,7 @@ pub struct Storage {
 /// The log as the configuration wants it.
 pub fn log_options(config: &Config) -> LogOptions {
     LogOptions {
-        tail_bytes_max: config.log.recent_bytes as usize,
+        recent_bytes: config.log.recent_bytes as usize,
         ..LogOptions::with_segments_of(config.log.segment_bytes)
     }
 }

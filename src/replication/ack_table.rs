@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::crdt::version_vector::VersionVector;
 use crate::ids::{Epoch, Region, Replica};
+use crate::replication::links::Owner;
 
 /// The newest acknowledgement of a replica.
 #[derive(Debug, Clone)]
@@ -18,6 +19,8 @@ pub struct Acked {
 
 struct Entry {
     vector: Arc<VersionVector>,
+    /// The newest session that spoke; what an older one says counts no more.
+    owner: Owner,
     sessions: u32,
 }
 
@@ -32,23 +35,24 @@ pub struct AckTable {
 impl AckTable {
     /// A session begins: its frontier replaces all memory of the replica, and of those of its region
     /// that are gone.
-    pub fn begin(&self, replica: &Replica, vector: Arc<VersionVector>) {
+    pub fn begin(&self, owner: Owner, replica: &Replica, vector: Arc<VersionVector>) {
         let mut regions = self.regions.lock();
         let region = regions.entry(replica.region.clone()).or_default();
         region.retain(|epoch, entry| entry.sessions > 0 || *epoch == replica.epoch);
         let entry = region.entry(replica.epoch).or_insert(Entry {
             vector: vector.clone(),
+            owner,
             sessions: 0,
         });
-        entry.vector = vector;
         entry.sessions += 1;
+        entry.hear(owner, vector);
     }
 
-    pub fn set(&self, replica: &Replica, vector: Arc<VersionVector>) {
+    pub fn set(&self, owner: Owner, replica: &Replica, vector: Arc<VersionVector>) {
         let mut regions = self.regions.lock();
         let region = regions.get_mut(&replica.region);
         if let Some(entry) = region.and_then(|region| region.get_mut(&replica.epoch)) {
-            entry.vector = vector;
+            entry.hear(owner, vector);
         }
     }
 
@@ -82,6 +86,17 @@ impl AckTable {
         regions.iter().flat_map(of_region).collect()
     }
 
+    /// How many events of the vector no replica of the region is known to have made durable: all, if it
+    /// never spoke.
+    pub fn events_behind(&self, region: &Region, vector: &VersionVector) -> u64 {
+        let regions = self.regions.lock();
+        let replicas = regions.get(region).into_iter().flatten();
+        let behind = replicas.map(|(_, entry)| vector.events_beyond(&entry.vector));
+        behind
+            .min()
+            .unwrap_or_else(|| vector.events_beyond(&VersionVector::default()))
+    }
+
     /// Whether some other node has made durable all that the vector covers.
     pub fn covered_by_any(&self, vector: &VersionVector) -> bool {
         let regions = self.regions.lock();
@@ -106,6 +121,15 @@ impl AckTable {
     }
 }
 
+impl Entry {
+    fn hear(&mut self, owner: Owner, vector: Arc<VersionVector>) {
+        if owner >= self.owner {
+            self.owner = owner;
+            self.vector = vector;
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,12 +149,12 @@ mod tests {
     #[test]
     fn a_newer_replica_replaces_what_was_known_also_downwards() {
         let table = AckTable::default();
-        table.begin(&replica("eu", 1), vector(9));
+        table.begin(Owner(1), &replica("eu", 1), vector(9));
         table.end(&replica("eu", 1));
         assert!(table.covered_by_any(&vector(9)));
-        table.begin(&replica("eu", 2), vector(3));
+        table.begin(Owner(2), &replica("eu", 2), vector(3));
         assert!(!table.covered_by_any(&vector(9)));
-        table.set(&replica("eu", 2), vector(9));
+        table.set(Owner(2), &replica("eu", 2), vector(9));
         assert!(table.covered_by_any(&vector(9)));
     }
 
@@ -138,12 +162,32 @@ mod tests {
     fn all_means_every_live_clone_and_every_region() {
         let table = AckTable::default();
         let (eu, us) = (replica("eu", 1), replica("us", 1));
-        table.begin(&eu, vector(9));
+        table.begin(Owner(1), &eu, vector(9));
         assert!(table.covered_by_all([&eu.region], &vector(9)));
         assert!(!table.covered_by_all([&eu.region, &us.region], &vector(9)));
-        table.begin(&replica("eu", 2), vector(3));
+        table.begin(Owner(2), &replica("eu", 2), vector(3));
         assert!(!table.covered_by_all([&eu.region], &vector(9)));
         table.end(&replica("eu", 2));
         assert!(table.covered_by_all([&eu.region], &vector(9)));
+    }
+
+    #[test]
+    fn a_displaced_session_says_nothing_more() {
+        let table = AckTable::default();
+        let eu = replica("eu", 1);
+        table.begin(Owner(2), &eu, vector(9));
+        table.begin(Owner(1), &eu, vector(3));
+        table.set(Owner(1), &eu, vector(4));
+        assert!(table.covered_by_any(&vector(9)));
+    }
+
+    #[test]
+    fn events_behind_are_counted_from_the_last_word_of_a_region() {
+        let table = AckTable::default();
+        let eu = replica("eu", 1);
+        assert_eq!(table.events_behind(&eu.region, &vector(9)), 9);
+        table.begin(Owner(1), &eu, vector(7));
+        table.end(&eu);
+        assert_eq!(table.events_behind(&eu.region, &vector(9)), 2);
     }
 }

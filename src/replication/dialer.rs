@@ -10,11 +10,12 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
+use crate::causes;
 use crate::limits::{OUTGOING_FRAMES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::replication::catch_up::SnapshotFault;
 use crate::replication::driver::{self, Call, Ended};
 use crate::replication::frame::CloseReason;
-use crate::replication::registry::Direction;
+use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, PeerEndpoint};
 use crate::wire::replication::replication_service_client::ReplicationServiceClient;
 use crate::wire::replication::{SyncRequest, SyncResponse};
@@ -89,7 +90,7 @@ impl Dialer {
         let ended = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap)).await;
         if ended.reason == Some(CloseReason::Duplicate) {
             if let Some(peer) = &ended.peer {
-                let gone = self.exchange.registry.gone(peer);
+                let gone = self.exchange.links.gone(peer);
                 self.exchange.stop.run_until_cancelled(gone).await;
             }
             return Ok(());
@@ -104,7 +105,9 @@ impl Dialer {
         };
         let address = self.peer.to_string();
         let region = &self.peer.region;
-        if self.problem != problem {
+        if self.exchange.stop.is_cancelled() {
+            tracing::debug!(%region, %address, problem, "the session with a peer is over");
+        } else if self.problem != problem {
             tracing::warn!(%region, %address, problem, "no session with a peer");
         }
         self.exchange.links.note_down(region, &address, &problem);
@@ -125,7 +128,7 @@ pub(super) async fn connect(
     exchange: &Exchange,
     peer: &PeerEndpoint,
 ) -> Result<Channel, SnapshotFault> {
-    let fault = |error: tonic::transport::Error| SnapshotFault(describe(&error));
+    let fault = |error: tonic::transport::Error| SnapshotFault(causes::told(&error));
     let endpoint = Endpoint::from_shared(format!("http://{peer}")).map_err(fault)?;
     let endpoint = endpoint
         .http2_keep_alive_interval(KEEPALIVE_INTERVAL)
@@ -142,15 +145,4 @@ pub(super) async fn connect(
         .connect_with_connector(connector)
         .await
         .map_err(fault)
-}
-
-/// An error with all that is behind it, for the outermost says only "transport error".
-fn describe(error: &dyn std::error::Error) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text = format!("{text}: {error}");
-        source = error.source();
-    }
-    text
 }

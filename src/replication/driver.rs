@@ -13,7 +13,6 @@ use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
-use tokio_util::sync::CancellationToken;
 use tonic::Status;
 
 use crate::codec::block;
@@ -30,8 +29,7 @@ use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
 use crate::log::{LogReader, Position, ReadError, RecordKind};
 use crate::replication::frame::{CloseReason, Frame};
-use crate::replication::links::{LinkKey, Owner};
-use crate::replication::registry::Direction;
+use crate::replication::links::{Direction, Place};
 use crate::replication::session::{
     Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session, Settings,
     Verdict,
@@ -41,7 +39,7 @@ use crate::wire::frames::{read_frame, write_frame};
 use crate::wire::replication as wire;
 
 /// How often a link's figures are brought up to date.
-const STATUS_PAUSE: Duration = Duration::from_millis(100);
+pub(super) const STANDING_PAUSE: Duration = Duration::from_millis(100);
 /// How long the stream is kept after the closing frame, so that it arrives.
 const CLOSE_LINGER: Duration = Duration::from_millis(500);
 
@@ -89,14 +87,6 @@ fn durable(engine: &Engine) -> Durable {
 type Reading = Pin<Box<dyn Future<Output = Input> + Send>>;
 type Committing = Pin<Box<dyn Future<Output = Result<u64, OutcomeUnknown>> + Send>>;
 
-/// The place that the session has among the others, once the peer is known.
-struct Place {
-    peer: Replica,
-    owner: Owner,
-    displaced: CancellationToken,
-    link: LinkKey,
-}
-
 struct Driver {
     exchange: Arc<Exchange>,
     direction: Direction,
@@ -109,6 +99,7 @@ struct Driver {
     /// Frames that the connection has not taken. The window bounds events; others are made only while
     /// there are few.
     outgoing: VecDeque<Frame>,
+    /// Among the sessions, once the peer is known.
     place: Option<Place>,
     peer: Option<Replica>,
     /// When the link's figures were last brought up to date.
@@ -141,7 +132,7 @@ where
         {
             driver.handle(Happened::Frame(frame));
         }
-        driver.show_status();
+        driver.show_standing();
         tokio::task::yield_now().await;
     }
     driver.leave();
@@ -208,7 +199,7 @@ impl Driver {
         T: Send,
     {
         let deadline = Duration::from_millis(self.session.deadline_ms());
-        let deadline = (self.begun + deadline).min(Instant::now() + STATUS_PAUSE);
+        let deadline = (self.begun + deadline).min(Instant::now() + STANDING_PAUSE);
         let displaced = self.place.as_ref().map(|place| place.displaced.clone());
         let displaced = async {
             match displaced {
@@ -309,7 +300,7 @@ impl Driver {
             Effect::Greeted { replica, frontier } => return self.enter(replica, frontier),
             Effect::Acknowledged(vector) => {
                 if let Some(place) = &self.place {
-                    self.exchange.acks.set(&place.peer, vector);
+                    self.exchange.acks.set(place.owner, &place.peer, vector);
                 }
             }
             Effect::SurveyLog => return Some(self.survey()),
@@ -362,14 +353,11 @@ impl Driver {
         self.peer = Some(peer.clone());
         let exchange = &self.exchange;
         let own = self.session.own();
-        let Some(registration) = exchange.registry.register(own, &peer, self.direction) else {
+        let Some(place) = exchange.links.enter(own, &peer, self.direction) else {
             let message = DUPLICATE.to_owned();
             return Some(Input::Stop(CloseReason::Duplicate, message));
         };
-        exchange.acks.begin(&peer, frontier.clone());
-        let endpoint = exchange.endpoint(&peer.region);
-        let address = endpoint.map(ToString::to_string).unwrap_or_default();
-        let link = exchange.links.claim(registration.owner, &peer, &address);
+        exchange.acks.begin(place.owner, &peer, frontier.clone());
         let answer = PeerAnswer {
             replica: peer.clone(),
             frontier,
@@ -378,12 +366,7 @@ impl Driver {
             answers.insert(peer.region.clone(), answer);
         });
         tracing::info!(%peer, direction = ?self.direction, "session begins");
-        self.place = Some(Place {
-            peer,
-            owner: registration.owner,
-            displaced: registration.displaced,
-            link,
-        });
+        self.place = Some(place);
         None
     }
 
@@ -395,11 +378,8 @@ impl Driver {
         let exchange = &self.exchange;
         let ended = self.ended.as_ref().expect("left when ended");
         tracing::info!(peer = %place.peer, message = ended.message, "session over");
-        exchange
-            .links
-            .release(place.owner, &place.link, &ended.message);
         exchange.acks.end(&place.peer);
-        if exchange.registry.unregister(place.owner, &place.peer) {
+        if exchange.links.leave(&place, &ended.message) {
             exchange.catch_up.forget(&place.peer);
         }
     }
@@ -467,24 +447,17 @@ impl Driver {
         }
     }
 
-    fn show_status(&mut self) {
+    fn show_standing(&mut self) {
         let now = Instant::now();
         let Some(place) = &self.place else {
             return;
         };
-        if now < self.shown + STATUS_PAUSE {
+        if now < self.shown + STANDING_PAUSE {
             return;
         }
         self.shown = now;
-        let status = self.session.status(self.now_ms());
-        let links = &self.exchange.links;
-        links.update(place.owner, &place.link, |link| {
-            link.events_behind = status.events_behind;
-            link.lag_ms = status.lag_ms;
-            link.agreement = status.agreement;
-            link.fingerprint = status.fingerprint;
-            link.problem = status.problem;
-        });
+        let standing = self.session.standing(self.now_ms());
+        self.exchange.links.update(place, standing);
     }
 
     /// Sends what is left, the closing frame last, and waits until the peer ends its side.

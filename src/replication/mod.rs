@@ -11,7 +11,6 @@ mod driver;
 pub mod frame;
 pub mod links;
 pub mod parts;
-mod registry;
 mod server;
 pub mod session;
 pub mod staged;
@@ -22,7 +21,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::watch;
-use tokio::time::timeout;
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -33,7 +32,6 @@ use crate::log::LogReader;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::{CatchUp, SnapshotParts};
 use crate::replication::links::LinkBoard;
-use crate::replication::registry::Registry;
 use crate::seams::{Listener, Randomness, Transport};
 
 /// An idle connection is probed this often,
@@ -103,7 +101,6 @@ pub(crate) struct Exchange {
     transport: Arc<dyn Transport>,
     randomness: Arc<dyn Randomness>,
     snapshots: SnapshotParts,
-    registry: Registry,
     catch_up: CatchUp,
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
@@ -137,7 +134,6 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         transport: parts.transport,
         randomness: parts.randomness,
         snapshots: parts.snapshots,
-        registry: Registry::default(),
         catch_up: CatchUp::default(),
         links: parts.links,
         acks: parts.acks,
@@ -149,12 +145,26 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
     let tasks = &exchange.tasks;
     tasks.spawn(server::run(exchange.clone(), parts.listener));
     tasks.spawn(catch_up::run(exchange.clone()));
+    tasks.spawn(follow_down(exchange.clone()));
     for peer in exchange.options.peers.clone() {
         tasks.spawn(dialer::run(exchange.clone(), peer));
     }
     RunningReplication {
         answers: answered,
         exchange,
+    }
+}
+
+/// Shows what peers without a session lack, as a session does for its own peer.
+async fn follow_down(exchange: Arc<Exchange>) {
+    loop {
+        let newest = exchange.engine.board().newest();
+        let behind = |region: &Region| exchange.acks.events_behind(region, &newest.vector);
+        exchange.links.follow_down(Instant::now(), behind);
+        let pause = sleep(driver::STANDING_PAUSE);
+        if exchange.stop.run_until_cancelled(pause).await.is_none() {
+            return;
+        }
     }
 }
 

@@ -20,7 +20,7 @@ use crate::limits::{
 };
 use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
 use crate::replication::driver::{self, Call};
-use crate::replication::registry::Direction;
+use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::seams::{Connection, Listener};
 use crate::wire::frames::{check_protocol, read_replica};

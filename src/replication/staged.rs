@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use crate::engine::Engine;
-use crate::engine::merge::{MergeError, Parts, Stage};
+use crate::engine::merge::{MergeError, Parts, StagedSource};
 use crate::engine::snapshot::Part;
 use crate::engine::stage::{self, StageReader};
 use crate::replication::parts;
@@ -16,7 +16,7 @@ pub struct StagedSnapshot {
     pub files: Arc<dyn Files>,
 }
 
-impl Stage for StagedSnapshot {
+impl StagedSource for StagedSnapshot {
     type Parts = StagedParts;
 
     async fn open(&self) -> Result<StagedParts, MergeError> {

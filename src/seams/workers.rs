@@ -1,5 +1,5 @@
-//! Workers: the long-lived loops of a node (shards, log writer, checkpointer), threads in production
-//! and tasks in the simulator.
+//! Workers: the long-lived loops of a node (log writer, checkpointer), threads in production and tasks
+//! in the simulator. Shards are none: they are structures behind locks, used by whoever has work for them.
 //!
 //! Nothing below assembly starts a thread; it hands its worker to this seam.
 

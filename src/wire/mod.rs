@@ -17,6 +17,6 @@ pub mod replication {
     tonic::include_proto!("likewise.replication.v1");
 }
 
-/// The descriptors of all proto files, for server reflection.
-pub const DESCRIPTORS: &[u8] =
-    include_bytes!(concat!(env!("OUT_DIR"), "/likewise_descriptors.bin"));
+/// The descriptors of what clients are served, for reflection on their port.
+pub const CLIENT_DESCRIPTORS: &[u8] =
+    include_bytes!(concat!(env!("OUT_DIR"), "/client_descriptors.bin"));

@@ -16,7 +16,7 @@ use likewise::crdt::version_vector::VersionVector;
 use likewise::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use likewise::engine::command::{Command, Write};
 use likewise::engine::committer::Committer;
-use likewise::engine::merge::{MergeError, Parts, Stage, merge_stage};
+use likewise::engine::merge::{MergeError, Parts, StagedSource, merge_stage};
 use likewise::engine::read::{Detail, PostView};
 use likewise::engine::record;
 use likewise::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
@@ -170,7 +170,7 @@ impl Machine {
             shards: self.shards,
             absorb_repeated_likes: self.absorb,
             request_window_ms: 600_000,
-            request_items_max: 1_000,
+            request_window_items_max: 1_000,
             orphan_removals_max: 100,
             watchers_max: 10,
         };
@@ -414,7 +414,7 @@ struct Carried {
     opened: AtomicU64,
 }
 
-impl Stage for Carried {
+impl StagedSource for Carried {
     type Parts = Staged;
 
     async fn open(&self) -> Result<Staged, MergeError> {

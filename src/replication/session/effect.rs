@@ -15,7 +15,6 @@ use crate::engine::replicas::ReplicaTable;
 use crate::ids::{ClusterId, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{BadFrame, CloseReason, Frame};
-use crate::replication::links::Agreement;
 
 /// What a session is told at its start.
 #[derive(Debug, Clone)]
@@ -189,26 +188,40 @@ pub enum Effect {
     },
 }
 
+/// How a peer's state compares with this node's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Agreement {
+    /// Equal frontiers, equal fingerprints.
+    Equal,
+    /// The frontiers differ.
+    Behind,
+    /// Equal frontiers, different fingerprints.
+    Diverged,
+    /// The peer has not said.
+    #[default]
+    Unknown,
+}
+
 /// How a link stands.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Status {
-    /// Events that are durable here and not acknowledged.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub struct Standing {
+    /// Events that are durable here and not acknowledged by the peer.
     pub events_behind: u64,
-    /// How long the oldest of them has waited.
+    /// How long the oldest of them has waited, in milliseconds.
     pub lag_ms: u64,
     pub agreement: Agreement,
+    /// The peer's, as last heard.
     pub fingerprint: Option<Fingerprint>,
+    /// Why the link is down or paused; empty when it is well.
     pub problem: String,
 }
 
-impl Default for Status {
-    fn default() -> Self {
+impl Standing {
+    /// Where nothing else is known.
+    pub fn with_problem(problem: &str) -> Self {
         Self {
-            events_behind: 0,
-            lag_ms: 0,
-            agreement: Agreement::Unknown,
-            fingerprint: None,
-            problem: String::new(),
+            problem: problem.to_owned(),
+            ..Self::default()
         }
     }
 }

@@ -30,7 +30,7 @@ impl Lag {
     }
 
     /// Drops the marks that the peer covers meanwhile.
-    pub fn settle(&mut self, published: &Arc<Published>, acked: &VersionVector, now_ms: u64) {
+    pub fn drop_covered(&mut self, published: &Arc<Published>, acked: &VersionVector, now_ms: u64) {
         let before = self.marks.len();
         while let Some((_, mark)) = self.marks.front()
             && acked.covers_all(&mark.vector)

@@ -16,8 +16,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub use effect::{
-    Cursor, Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Settings,
-    Status, Verdict,
+    Agreement, Cursor, Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey,
+    Settings, Standing, Verdict,
 };
 
 use crate::crdt::dot::ReplicaIndex;
@@ -26,7 +26,6 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::ids::Replica;
 use crate::replication::frame::{CloseReason, Described, Entries, Frame, Hello};
-use crate::replication::links::Agreement;
 use crate::replication::session::lag::Lag;
 use crate::replication::session::peer::Peer;
 use crate::replication::session::receiving::Receiving;
@@ -146,11 +145,11 @@ impl Session {
     }
 
     /// How the link stands.
-    pub fn status(&self, now_ms: u64) -> Status {
+    pub fn standing(&self, now_ms: u64) -> Standing {
         let Some(peer) = &self.peer else {
-            return Status::default();
+            return Standing::default();
         };
-        Status {
+        Standing {
             events_behind: self.durable.published.vector.events_beyond(&peer.acked),
             lag_ms: self.lag.age_ms(now_ms),
             agreement: self.agreement(peer),
@@ -448,7 +447,7 @@ impl Session {
         }
         let peer = self.peer.as_mut().expect("open");
         self.lag
-            .settle(&self.durable.published, &peer.acked, now_ms);
+            .drop_covered(&self.durable.published, &peer.acked, now_ms);
         self.sending.sample(&self.durable, now_ms);
         if !self.is_backlogged {
             let replicas = self.knowledge.replicas();

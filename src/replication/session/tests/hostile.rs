@@ -157,9 +157,9 @@ fn a_form_with_an_unknown_head_is_not_used() {
         fingerprint: None,
     };
     end.feed(Input::Frame(acknowledge(vec![])), 2);
-    assert_eq!(end.session.status(2).events_behind, 1);
+    assert_eq!(end.session.standing(2).events_behind, 1);
     let described = vec![(replica("us", 7), vec![])];
     end.feed(Input::Frame(acknowledge(described)), 3);
-    assert_eq!(end.session.status(3).events_behind, 0);
+    assert_eq!(end.session.standing(3).events_behind, 0);
     assert_eq!(end.ended, None);
 }

@@ -6,7 +6,7 @@ mod world;
 use std::sync::Arc;
 
 use crate::replication::frame::CloseReason;
-use crate::replication::links::Agreement;
+use crate::replication::session::Agreement;
 use crate::replication::session::Verdict;
 use crate::replication::session::tests::world::{End, Link, Node, run, settings};
 
@@ -32,7 +32,7 @@ fn own_events_cross_at_once_and_the_states_are_compared() {
     run(&mut links, &mut now, 15);
     assert_equal(&[&eu, &us]);
     run(&mut links, &mut now, 50);
-    let status = links[0].0.session.status(now);
+    let status = links[0].0.session.standing(now);
     assert_eq!(status.agreement, Agreement::Equal);
     assert_eq!((status.events_behind, status.lag_ms), (0, 0));
 }
@@ -54,7 +54,7 @@ fn equal_frontiers_with_other_contents_are_told() {
     };
     run(&mut links, &mut now, 100);
     for end in [&links[0].0, &links[0].1] {
-        assert_eq!(end.session.status(now).agreement, Agreement::Diverged);
+        assert_eq!(end.session.standing(now).agreement, Agreement::Diverged);
     }
 }
 
@@ -147,11 +147,11 @@ fn dropped_blocks_are_asked_for_again() {
         }
         let resumes = links[0].1.resumes;
         assert!((2..=5).contains(&resumes), "{resumes} in 7 s, ever fewer");
-        assert!(!links[0].1.session.status(now).problem.is_empty());
+        assert!(!links[0].1.session.standing(now).problem.is_empty());
         us.inner.lock().refusal = None;
         run(&mut links, &mut now, 5_000);
         assert_equal(&[&eu, &us]);
-        assert!(links[0].1.session.status(now).problem.is_empty());
+        assert!(links[0].1.session.standing(now).problem.is_empty());
         let resumes = links[0].1.resumes;
         run(&mut links, &mut now, 10_000);
         assert_eq!(links[0].1.resumes, resumes, "quiet once all is there");
@@ -192,7 +192,7 @@ fn the_window_bounds_what_is_not_durable_there() {
     );
     run(&mut links, &mut now, 500);
     assert_eq!(links[0].0.events_sent, sent);
-    assert!(links[0].0.session.status(now).events_behind > 0);
+    assert!(links[0].0.session.standing(now).events_behind > 0);
     links[0].1.is_syncing = true;
     run(&mut links, &mut now, 3_000);
     assert_equal(&[&eu, &us]);
@@ -213,13 +213,13 @@ fn behind_the_cut_a_snapshot_is_wanted_and_the_log_goes_on_after_it() {
     assert_eq!(links[0].1.wants.len(), 1, "asked once");
     assert_eq!(links[0].0.events_sent, 0, "nothing that cannot be applied");
     assert!(eu.frontier().len() == 2, "the other direction goes on");
-    assert!(!links[0].0.session.status(now).problem.is_empty());
+    assert!(!links[0].0.session.standing(now).problem.is_empty());
     eu.write(3);
     us.merge(&eu);
     eu.write(2);
     run(&mut links, &mut now, 500);
     assert_equal(&[&eu, &us]);
-    assert!(links[0].0.session.status(now).problem.is_empty());
+    assert!(links[0].0.session.standing(now).problem.is_empty());
 }
 
 #[test]
@@ -251,7 +251,7 @@ fn a_thousand_starts_make_one_head() {
     assert_equal(&[&eu, &us]);
     assert_eq!(us.inner.lock().published.short.len(), 2);
     for end in [&links[0].0, &links[0].1] {
-        assert_eq!(end.session.status(now).agreement, Agreement::Equal);
+        assert_eq!(end.session.standing(now).agreement, Agreement::Equal);
     }
 }
 

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use super::{Position, Record};
 
 /// Records without a gap up to the end of the log.
-pub(super) struct Tail {
+pub(super) struct Recent {
     entries: VecDeque<Entry>,
     bytes: usize,
     bytes_max: usize,
@@ -17,7 +17,7 @@ struct Entry {
     record: Record,
 }
 
-impl Tail {
+impl Recent {
     pub(super) fn new(bytes_max: usize) -> Self {
         Self {
             entries: VecDeque::new(),
