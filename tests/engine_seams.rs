@@ -238,6 +238,25 @@ async fn an_unsettled_node_makes_no_checkpoint_of_its_own() {
     a.checkpointer.checkpoint().await.expect("stored");
 }
 
+/// The dot is there and its event is still to come: the unlike must be remembered until then.
+#[tokio::test]
+async fn an_unlike_of_a_like_that_a_stopped_merge_brought_outlives_the_merge() {
+    let machines = [Machine::new("ap", 15), Machine::new("eu", 16)];
+    let (mut a, b) = (machines[0].start().await, machines[1].start().await);
+    b.like("p", "zed").await;
+    let mut snapshot = b.snapshot();
+    let begin = b.next_part(&mut snapshot).await.expect("begins");
+    b.like("p", "ann").await;
+    let parts = b.read_on(&mut snapshot, vec![begin]).await;
+    assert!(a.merge_and_stop(&parts, parts.len() - 1).await.is_err());
+    assert!(a.likes("p", "ann"));
+    a.write(unlike("p", "ann")).await;
+    a.merge(&parts).await.expect("merged");
+    assert!(!a.likes("p", "ann"), "the like outlived its unlike");
+    assert!(a.pull(&b).await && b.pull(&a).await);
+    support::assert_equal(&[&a, &b], &["p"]);
+}
+
 /// Polls once: the command is in memory, on its way to the log.
 async fn give_up<T>(call: impl Future<Output = T>) {
     let mut call = pin!(call);

@@ -35,6 +35,8 @@ use support::oracle::{Did, NamedDot, NamedVector, Oracle};
 use support::{Cutting, Machine, Node, add, like, unlike, unlike_dots};
 
 const LIVES: u64 = 18;
+/// Kills of the process alone, in each life.
+const KILLS: usize = 8;
 const SEGMENT_BYTES: u64 = 32 << 10;
 const MOMENTS: [Moment; 3] = [Moment::Before, Moment::During, Moment::After];
 const POSTS: u64 = 6;
@@ -548,6 +550,7 @@ struct Tally {
     syncs: u64,
     cuts: usize,
     cuts_in_recovery: usize,
+    kills: usize,
     reopenings: usize,
     checkpoints: usize,
     merges: usize,
@@ -629,6 +632,38 @@ async fn cut_and_reopen(
     }
 }
 
+/// The process alone ends somewhere in this life, with writes that the system has and the disk may not;
+/// the next process shows what it found, and then the power fails.
+async fn kill_and_cut(
+    machine: Machine,
+    steps: &[Step],
+    mut ledger: Ledger,
+    looks: u64,
+    tally: &mut Tally,
+) {
+    let what = format!("killed after {looks} looks");
+    let mut node = open(&machine).await.expect("opens");
+    let yields = async {
+        for _ in 0..looks {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = live(&machine, &mut node, steps, &mut ledger) => {}
+        () = yields => {}
+    }
+    node.kill().await;
+    for _ in 0..2 {
+        let node = open(&machine).await.expect("opens");
+        tally.reopenings += 1;
+        check(&node, &mut ledger, &what).await;
+        node.stop().await;
+        machine.reboot();
+    }
+    tally.kills += 1;
+}
+
 #[tokio::test]
 async fn nothing_promised_is_lost_wherever_the_power_fails() {
     let mut machine = Machine::new("eu", 500);
@@ -662,6 +697,11 @@ async fn nothing_promised_is_lost_wherever_the_power_fails() {
                 cut_and_reopen(copy, &steps, promised, (number, moment), turn, &mut tally).await;
                 turn += 1;
             }
+        }
+        for _ in 0..KILLS {
+            let looks = rng.random_range(1..4 * syncs);
+            let copy = before.copy(life << 32 | looks);
+            kill_and_cut(copy, &steps, promised.clone(), looks, &mut tally).await;
         }
         peers.ours.append(&mut ledger.sent);
         let ids = ledger.oracle.likes();
