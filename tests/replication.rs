@@ -161,7 +161,9 @@ impl Seat {
             reader: node.reader.clone(),
             holds: node.holds.clone(),
         };
-        let links: Arc<LinkBoard> = Arc::default();
+        let dialled = options.peers.iter();
+        let dialled = dialled.map(|peer| (peer.region.clone(), peer.to_string()));
+        let links = Arc::new(LinkBoard::new(dialled));
         let parts = ReplicationParts {
             engine: self.engine.clone(),
             log: node.reader.clone(),

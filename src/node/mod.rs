@@ -308,14 +308,9 @@ async fn become_ready(
     stop.run_until_cancelled(waiting).await;
 }
 
-/// The configured links, before the first dial. A status without them would look like a node that needs
-/// none.
 fn links_to_dial(config: &Config) -> LinkBoard {
-    let links = LinkBoard::default();
-    for peer in &config.peers.static_peers {
-        links.note_down(&peer.region, &peer.address.to_string(), "not dialled yet");
-    }
-    links
+    let peers = config.peers.static_peers.iter();
+    LinkBoard::new(peers.map(|peer| (peer.region.clone(), peer.address.to_string())))
 }
 
 fn api_limits(config: &Config) -> ApiLimits {
