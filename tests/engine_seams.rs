@@ -9,6 +9,7 @@ use std::task::Poll;
 
 use likewise::adapters::power::{CutPoint, Moment};
 use likewise::crdt::fingerprint::{PostHash, UserHash};
+use likewise::engine::checkpoint::CheckpointError;
 use likewise::engine::command::Command;
 use likewise::engine::snapshot::SnapshotError;
 use likewise::engine::write::WriteError;
@@ -199,6 +200,42 @@ impl Node {
         }
         all
     }
+}
+
+/// Events of a replica that this process was stand in the log behind those that it made as that replica.
+#[tokio::test]
+async fn what_a_twin_made_later_stands_behind_what_this_node_made() {
+    let machines = [Machine::new("eu", 12), Machine::new("eu", 12)];
+    let (twin, node) = (machines[0].start().await, machines[1].start().await);
+    assert_eq!(
+        twin.engine.own(),
+        node.engine.own(),
+        "a copy of running memory"
+    );
+    let first = || vec![like("p", "a"), like("p", "b")];
+    twin.try_write(first(), None).await.expect("taken");
+    twin.like("p", "c").await;
+    let blocks = twin.blocks(Position::START).await;
+    give_up(node.try_write(first(), None)).await;
+    assert!(node.apply(&blocks[1]).await.is_err(), "an alarm");
+    node.engine.rotate_epoch();
+    assert_eq!(node.apply(&blocks[1]).await.expect("honest"), Some(()));
+    node.like("p", "d").await;
+    assert_survives(&machines[1], node, "p", 4).await;
+}
+
+/// A merge that stopped half way: what memory holds is under no frontier.
+#[tokio::test]
+async fn an_unsettled_node_makes_no_checkpoint_of_its_own() {
+    let machines = [Machine::new("ap", 13), Machine::new("eu", 14)];
+    let (mut a, b) = (machines[0].start().await, machines[1].start().await);
+    b.like("p", "ann").await;
+    let parts = b.whole_snapshot().await;
+    assert!(a.merge_and_stop(&parts, parts.len() - 1).await.is_err());
+    let refused = a.checkpointer.checkpoint().await;
+    assert!(matches!(refused, Err(CheckpointError::Unsettled)));
+    a.merge(&parts).await.expect("merged");
+    a.checkpointer.checkpoint().await.expect("stored");
 }
 
 /// Polls once: the command is in memory, on its way to the log.

@@ -235,8 +235,9 @@ async fn live(machine: &Machine, node: &mut Node, steps: &[Step], ledger: &mut L
                 before + events + call(machine, &engine, rest, ledger).await
             }
             Step::Checkpoint(calls) => {
+                // The calls come first: rows are read that show what is not synced yet.
                 let calls = call(machine, &engine, calls, ledger);
-                let (outcome, done) = tokio::join!(node.checkpointer.checkpoint(), calls);
+                let (done, outcome) = tokio::join!(calls, node.checkpointer.checkpoint());
                 assert!(outcome.is_ok() || !machine.power.is_on(), "{outcome:?}");
                 done
             }

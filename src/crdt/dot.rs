@@ -6,7 +6,7 @@ use std::collections::HashMap;
 use smallvec::SmallVec;
 
 use crate::crdt::fingerprint::ReplicaHash;
-use crate::ids::Replica;
+use crate::ids::{Region, Replica};
 
 /// A replica's place in this process's [`Replicas`]. Never stored, sent, or compared for order.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -33,6 +33,9 @@ pub type Dots = SmallVec<[Dot; 1]>;
 pub struct Replicas {
     ids: Vec<Replica>,
     hashes: Vec<ReplicaHash>,
+    /// Regions in the order of appearance, and for each replica the place of its own.
+    regions: Vec<Region>,
+    region_places: Vec<usize>,
     index: HashMap<Replica, ReplicaIndex>,
 }
 
@@ -49,6 +52,14 @@ impl Replicas {
         let number = u32::try_from(self.ids.len()).expect("bounded by limits::REPLICAS_MAX");
         let index = ReplicaIndex(number);
         self.hashes.push(ReplicaHash::of(replica));
+        let place = self
+            .regions
+            .iter()
+            .position(|region| *region == replica.region);
+        self.region_places.push(place.unwrap_or(self.regions.len()));
+        if place.is_none() {
+            self.regions.push(replica.region.clone());
+        }
         self.ids.push(replica.clone());
         self.index.insert(replica.clone(), index);
         index
@@ -56,6 +67,16 @@ impl Replicas {
 
     pub fn id(&self, index: ReplicaIndex) -> &Replica {
         &self.ids[index.at()]
+    }
+
+    /// All regions, in the order of appearance.
+    pub fn regions(&self) -> &[Region] {
+        &self.regions
+    }
+
+    /// The place of the replica's region among [`Self::regions`].
+    pub fn region_place(&self, index: ReplicaIndex) -> usize {
+        self.region_places[index.at()]
     }
 
     pub fn hash(&self, index: ReplicaIndex) -> ReplicaHash {

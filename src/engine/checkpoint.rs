@@ -23,7 +23,7 @@ use crate::engine::requests::Remembered;
 use crate::engine::rows::{
     self, MetaRow, OrphanRow, ReplicaRow, RequestRow, RowError, StoredFigures,
 };
-use crate::engine::{Engine, Instant};
+use crate::engine::{Engine, Instant, Settlement};
 use crate::ids::RequestId;
 use crate::log::{LogReader, LogTrimmer, Position, RemoveError};
 use crate::seams::CheckpointStore;
@@ -40,6 +40,9 @@ pub enum CheckpointError {
     Row(#[from] RowError),
     #[error("the log failed: what memory shows may not be durable")]
     Log(#[from] OutcomeUnknown),
+    /// The node holds more than its frontier says; only the merge that brought it makes a checkpoint.
+    #[error("a snapshot is being merged")]
+    Unsettled,
     #[error("the log cannot be cut")]
     Cut(#[from] RemoveError),
 }
@@ -134,6 +137,16 @@ impl Checkpointer {
 
     /// Makes a checkpoint and cuts the log.
     pub async fn checkpoint(&mut self) -> Result<CheckpointReport, CheckpointError> {
+        if self.engine.settlement() != Settlement::Settled {
+            return Err(CheckpointError::Unsettled);
+        }
+        self.checkpoint_of_merge().await
+    }
+
+    /// The checkpoint with which the raised frontier of a merge first exists.
+    pub(super) async fn checkpoint_of_merge(
+        &mut self,
+    ) -> Result<CheckpointReport, CheckpointError> {
         if self.unsure {
             self.engine.mark_all_changed();
         }

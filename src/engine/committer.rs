@@ -3,7 +3,7 @@
 //! Order, and its reason: append and sync → remember requests → publish the frontier and fingerprint →
 //! answer those who wait → mark watched posts. Whoever is answered finds its own write published.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -84,17 +84,7 @@ impl Committer {
         mut sections: Vec<Section>,
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
-        let runs = own_runs(&mut sections);
-        let mut record = CommitRecord::default();
-        for section in &sections {
-            record
-                .blocks
-                .extend(section.remote.iter().map(|remote| remote.bytes.clone()));
-            record.requests.extend(section.requests.iter().cloned());
-        }
-        record
-            .blocks
-            .extend(runs.iter().flat_map(|run| run.encoded(&replicas)));
+        let (record, runs) = record_of(&mut sections, &replicas);
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -204,7 +194,7 @@ impl OwnRun {
     }
 }
 
-/// The node's own events of a batch: one run, or two where it went on under a fresh replica.
+/// The node's own events, one run for each of its replicas.
 fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
     let mut runs: Vec<OwnRun> = Vec::new();
     for section in sections.iter_mut() {
@@ -229,6 +219,35 @@ fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
         }
     }
     runs
+}
+
+/// Peers' blocks first, then this node's events in as few blocks as they fit: neither builds on the
+/// other, for nobody saw what is not durable. Only where the node went on under a fresh replica can a
+/// peer's block follow an event of the batch; then everything stands in the order of the slots.
+fn record_of(sections: &mut [Section], replicas: &Replicas) -> (CommitRecord, Vec<OwnRun>) {
+    let firsts = sections.iter().filter_map(|section| section.first);
+    let ours: BTreeSet<ReplicaIndex> = firsts.map(|first| first.replica).collect();
+    let mut remotes = sections
+        .iter()
+        .filter_map(|section| section.remote.as_ref());
+    let rotated = ours.len() > 1 || remotes.any(|remote| ours.contains(&remote.head.replica));
+    let (mut record, mut runs) = (CommitRecord::default(), Vec::new());
+    let at_once = if rotated { 1 } else { sections.len().max(1) };
+    for part in sections.chunks_mut(at_once) {
+        for section in part.iter() {
+            let remote = section.remote.iter();
+            record
+                .blocks
+                .extend(remote.map(|remote| remote.bytes.clone()));
+            record.requests.extend(section.requests.iter().cloned());
+        }
+        let own = own_runs(part);
+        record
+            .blocks
+            .extend(own.iter().flat_map(|run| run.encoded(replicas)));
+        runs.extend(own);
+    }
+    (record, runs)
 }
 
 /// A block that is being gathered, and where its dictionaries have what.

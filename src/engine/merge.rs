@@ -21,6 +21,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{CheckpointError, Checkpointer};
 use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
 use crate::engine::post::{Post, shard_of_hash};
+use crate::engine::remote::Replayed;
 use crate::engine::section::{Raise, Section};
 use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Ending, Part};
 use crate::engine::{Engine, Settlement};
@@ -104,7 +105,7 @@ pub async fn merge_stage(
     engine.raise(&beginning)?;
     apply_tail(engine, staged.open().await?).await?;
     engine.raise_log_floor(&joined(&beginning.vector, &ending.vector));
-    checkpointer.checkpoint().await?;
+    checkpointer.checkpoint_of_merge().await?;
     engine.publish_raise(beginning, &ending).await?;
     engine.release();
     Ok(())
@@ -157,8 +158,10 @@ async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeE
     }
     for bytes in blocks {
         let decoded = block::decode(&bytes, &mut &engine.replicas)?;
-        if let Some(section) = engine.replay(&decoded) {
-            engine.push_prints(section)?;
+        match engine.replay(&decoded) {
+            Replayed::Applied(section) => engine.push_prints(*section)?,
+            Replayed::Covered => {}
+            Replayed::Missing => return Err(MergeError::Form("its tail has a gap")),
         }
     }
     Ok(())

@@ -5,7 +5,8 @@
 //! batch → the log → published → acknowledged, watched, sent. Nothing that leaves the node shows what
 //! is not published. The engine knows no network, no tonic, and no concrete disk.
 //!
-//! Order of locks: `remote` → shards in ascending order → a post's figures → `orphans` → `held` →
+//! Order of locks: `remote` → shards in ascending order → posts' figures in the order of
+//! their numbers → `orphans` → `held` →
 //! `frontier` → the queue's → the requests'. None is held across an await.
 
 pub mod apply;
@@ -13,6 +14,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+mod group;
 pub mod lineage;
 pub mod merge;
 pub mod orphans;

@@ -155,19 +155,24 @@ impl Engine {
             return Vec::new();
         }
         let all = self.replicas.all();
-        let mut regions = std::collections::BTreeMap::new();
+        // A post has an entry for each replica that ever wrote it, of few regions.
+        let mut sums: Vec<Option<(u64, u64)>> = vec![None; all.regions().len()];
         for (replica, increments, decrements) in entries {
-            let region = all.id(replica).region.clone();
-            let sums: &mut (u64, u64) = regions.entry(region).or_default();
-            sums.0 = sums.0.saturating_add(increments);
-            sums.1 = sums.1.saturating_add(decrements);
+            let sum = sums[all.region_place(replica)].get_or_insert_default();
+            sum.0 = sum.0.saturating_add(increments);
+            sum.1 = sum.1.saturating_add(decrements);
         }
-        let figures = |(region, (increments, decrements))| RegionFigures {
-            region,
-            increments,
-            decrements,
-        };
-        regions.into_iter().map(figures).collect()
+        let named = all.regions().iter().zip(sums);
+        let figures = named.filter_map(|(region, sum)| {
+            sum.map(|(increments, decrements)| RegionFigures {
+                region: region.clone(),
+                increments,
+                decrements,
+            })
+        });
+        let mut figures: Vec<RegionFigures> = figures.collect();
+        figures.sort_unstable_by(|a, b| a.region.cmp(&b.region));
+        figures
     }
 
     /// Waits until the durable frontier covers every entry, at most `wait`.

@@ -19,6 +19,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::committer::Committer;
 use crate::engine::post::{Post, shard_of_hash};
 use crate::engine::record::{COMMIT_RECORD, decode, read_done};
+use crate::engine::remote::Replayed;
 use crate::engine::requests::Done;
 use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
 use crate::engine::section::Section;
@@ -233,10 +234,18 @@ fn replay_record(engine: &Engine, record: &Record, sums: &mut RangeSums) -> Resu
     Ok(())
 }
 
-fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<(), DecodeError> {
+/// A block stands in the log behind all that it builds on. One that does not was shown as durable, and
+/// to pass over it would lose it.
+fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<(), VisitError> {
     let decoded = block::decode(bytes, &mut &engine.replicas)?;
-    if let Some(section) = engine.replay(&decoded) {
-        add_prints(sums, &section);
+    match engine.replay(&decoded) {
+        Replayed::Applied(section) => add_prints(sums, &section),
+        Replayed::Covered => {}
+        Replayed::Missing => {
+            let replica = engine.replicas.all().id(decoded.replica).clone();
+            let first = decoded.first_seq;
+            return Err(format!("event {first} of {replica} stands before what it follows").into());
+        }
     }
     Ok(())
 }

@@ -31,6 +31,14 @@ pub enum Applied {
     NotYet,
 }
 
+/// What became of a block that is not from a stream.
+pub(super) enum Replayed {
+    Applied(Box<Section>),
+    Covered,
+    /// Something before it is missing. Nothing was changed.
+    Missing,
+}
+
 /// Why a peer's block was refused. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum RemoteError {
@@ -82,21 +90,20 @@ impl Engine {
     }
 
     /// Applies a block of this folder's own log, or of a snapshot's tail, also while its replica is held.
-    /// Returns what it changed, or nothing if it is covered or something before it is missing.
-    pub(super) fn replay(&self, decoded: &Block) -> Option<Section> {
+    pub(super) fn replay(&self, decoded: &Block) -> Replayed {
         let _one_at_a_time = self.remote.lock();
         let have = self.frontier.read().get(decoded.replica);
         let is_own = decoded.replica == self.own_covered().0;
-        if is_own || decoded.last_seq() <= have || decoded.first_seq > have + 1 {
-            return None;
+        if is_own || decoded.last_seq() <= have {
+            return Replayed::Covered;
         }
-        if !self.covers_predecessors(decoded) {
-            return None;
+        if decoded.first_seq > have + 1 || !self.covers_predecessors(decoded) {
+            return Replayed::Missing;
         }
         let none = || Ok(None::<Slot>);
         let applied = self.apply_block(decoded, have, Section::default(), none);
         let (_, section) = applied.expect("replay reserves nothing");
-        Some(section)
+        Replayed::Applied(Box::new(section))
     }
 
     /// Dots of the running replica beyond what it made are refused, wherever they stand.

@@ -15,6 +15,7 @@ use likewise::adapters::system::SeededRandomness;
 use likewise::crdt::version_vector::VersionVector;
 use likewise::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use likewise::engine::command::{Command, Write};
+use likewise::engine::committer::Committer;
 use likewise::engine::merge::{MergeError, Parts, StagedSource, merge_stage};
 use likewise::engine::read::{Detail, PostView};
 use likewise::engine::record;
@@ -24,9 +25,9 @@ use likewise::engine::snapshot::{Part, Snapshot, SnapshotOptions};
 use likewise::engine::write::{WriteError, Written};
 use likewise::engine::{Engine, EngineOptions};
 use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
-use likewise::log::{LogOptions, LogReader, Position, Room};
+use likewise::log::{LogOptions, LogReader, Position, Room, SparePreparer};
 use likewise::replication::parts;
-use likewise::seams::Clock;
+use likewise::seams::{Clock, WorkerHandle, Workers};
 use likewise::wire::replication::SnapshotResponse;
 
 /// A clock that moves by a millisecond at each look.
@@ -137,6 +138,23 @@ impl Machine {
     }
 
     pub async fn try_start(&self) -> Result<Node, RecoveryError> {
+        let (mut node, committer, preparer) = self.recover().await?;
+        let committing = tokio::spawn(async move {
+            let _ended_by_the_test = committer.run().await;
+        });
+        node.tasks = vec![committing, tokio::spawn(preparer.run())];
+        Ok(node)
+    }
+
+    /// As a process does, with workers that end when the queue is closed. The handle is the log's.
+    pub async fn start_with(&self, workers: &dyn Workers) -> (Node, WorkerHandle) {
+        let (node, committer, preparer) = self.recover().await.expect("the node starts");
+        let committing = async move { committer.run().await.expect("the log works") };
+        drop(workers.spawn("spare", Box::pin(preparer.run())));
+        (node, workers.spawn("log", Box::pin(committing)))
+    }
+
+    async fn recover(&self) -> Result<(Node, Committer, SparePreparer), RecoveryError> {
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
         let files = self.disk.files();
         let store: Arc<_> = self.device.store();
@@ -170,11 +188,7 @@ impl Machine {
         let checkpointer =
             Checkpointer::new(engine.clone(), store, parts, holds.clone(), retention);
         let room = engine.queue().room().clone();
-        let committing = tokio::spawn(async move {
-            let _ended_by_the_test = committer.run().await;
-        });
-        let preparing = tokio::spawn(preparer.run());
-        Ok(Node {
+        let node = Node {
             engine,
             reader,
             checkpointer,
@@ -182,8 +196,9 @@ impl Machine {
             report,
             disk: self.disk.clone(),
             room,
-            tasks: vec![committing, preparing],
-        })
+            tasks: Vec::new(),
+        };
+        Ok((node, committer, preparer))
     }
 }
 
