@@ -110,7 +110,7 @@ impl Dialer {
         } else if self.problem != problem {
             tracing::warn!(%region, %address, problem, "no session with a peer");
         }
-        self.exchange.links.note_down(region, &address, &problem);
+        self.exchange.links.note_down(region, &problem);
         self.problem = problem;
     }
 

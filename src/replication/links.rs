@@ -76,16 +76,29 @@ pub struct LinkBoard {
     left: watch::Sender<()>,
 }
 
-impl Default for LinkBoard {
-    fn default() -> Self {
+impl LinkBoard {
+    /// With the peers that are to be dialled, by region and address. They are shown from the beginning: a
+    /// status without them would look like a node that needs none.
+    pub fn new(peers: impl IntoIterator<Item = (Region, String)>) -> Self {
+        let configured = |(region, address)| {
+            let configured = Configured {
+                address,
+                epoch: None,
+                standing: Standing::with_problem("not dialled yet"),
+                waits_since: None,
+            };
+            (region, configured)
+        };
+        let links = Links {
+            configured: peers.into_iter().map(configured).collect(),
+            ..Links::default()
+        };
         Self {
-            links: Mutex::default(),
+            links: Mutex::new(links),
             left: watch::Sender::new(()),
         }
     }
-}
 
-impl LinkBoard {
     /// By region; of a configured one first the link under its address.
     pub fn all(&self) -> Vec<LinkView> {
         let links = self.links.lock();
@@ -105,16 +118,11 @@ impl LinkBoard {
     }
 
     /// Says why the link to a configured peer is down, shown unless a session keeps it up.
-    pub fn note_down(&self, region: &Region, address: &str, problem: &str) {
+    pub(super) fn note_down(&self, region: &Region, problem: &str) {
         let mut links = self.links.lock();
-        let configured = links.configured.entry(region.clone());
-        let configured = configured.or_insert_with(|| Configured {
-            address: address.to_owned(),
-            epoch: None,
-            standing: Standing::with_problem(problem),
-            waits_since: None,
-        });
-        configured.standing.problem = problem.to_owned();
+        if let Some(configured) = links.configured.get_mut(region) {
+            configured.standing.problem = problem.to_owned();
+        }
     }
 
     /// Lets the session in, in place of an earlier one if need be; none if the earlier one is kept.
@@ -283,8 +291,7 @@ mod tests {
 
     /// The board of `us`, to whom `eu` is configured.
     fn board() -> (LinkBoard, Replica) {
-        let board = LinkBoard::default();
-        board.note_down(&replica("eu", 1).region, "eu:1", "not dialled yet");
+        let board = LinkBoard::new([(replica("eu", 1).region, "eu:1".to_owned())]);
         (board, replica("us", 1))
     }
 
@@ -365,7 +372,7 @@ mod tests {
         let (ap, us) = (replica("ap", 1), replica("us", 1));
         for (first, second) in [(Dialled, Accepted), (Accepted, Dialled)] {
             for (own, peer, kept) in [(&ap, &us, Dialled), (&us, &ap, Accepted)] {
-                let board = LinkBoard::default();
+                let board = LinkBoard::new([]);
                 let earlier = board.enter(own, peer, first).expect("the only one");
                 let later = board.enter(own, peer, second);
                 assert_eq!(later.is_some(), kept == second);

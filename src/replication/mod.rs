@@ -128,11 +128,9 @@ pub struct RunningReplication {
 /// The configured links, before the first dial. A status without them would look like a node that needs
 /// none.
 pub fn links_to_dial(peers: &[PeerEndpoint]) -> Arc<LinkBoard> {
-    let links = LinkBoard::default();
-    for peer in peers {
-        links.note_down(&peer.region, &peer.to_string(), "not dialled yet");
-    }
-    Arc::new(links)
+    let dialled = peers.iter();
+    let dialled = dialled.map(|peer| (peer.region.clone(), peer.to_string()));
+    Arc::new(LinkBoard::new(dialled))
 }
 
 /// Starts to listen for peers and to dial them. Must be called within a runtime.

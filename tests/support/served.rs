@@ -63,7 +63,7 @@ pub async fn served(region: &'static str, seed: u64) -> Served {
 
 pub async fn serve(node: Node, limits: ApiLimits, connections_max: usize) -> Served {
     let shutdown = CancellationToken::new();
-    let links = Arc::new(LinkBoard::default());
+    let links = Arc::new(LinkBoard::new([]));
     let api = Api::new(
         node.engine.clone(),
         links,
