@@ -1,7 +1,7 @@
 //! Replication: sessions with peers, snapshots, and what is known of the links.
 //!
 //! `docs/protocol.md` describes the exchange. The session machine ([`session`]) knows no task, socket,
-//! file or clock; [`driver`] runs it, [`dialer`] and [`server`] bring it streams. All of them know the
+//! file or clock; `driver` runs it, `dialer` and `server` bring it streams. All of them know the
 //! engine and the seams, and neither clients nor concrete adapters.
 
 pub mod ack_table;
