@@ -163,8 +163,20 @@ async fn orphan_removals_of_clients_are_bounded() {
         };
         assert_eq!(done.done[0].outcome, expected);
     }
+    // The bound holds over restarts, from the log and from a checkpoint.
+    let mut b = b;
+    for checkpoint in [false, true] {
+        if checkpoint {
+            b.checkpointer.checkpoint().await.expect("stored");
+        }
+        b.kill().await;
+        b = machine_b.start().await;
+        let dot = a.like("p", "one more").await;
+        let done = b.write(unlike_dots("p", "one more", vec![dot])).await;
+        assert_eq!(done.done[0].outcome, Outcome::OrphanRemovalsFull);
+    }
     assert!(b.pull(&a).await);
-    assert_eq!(b.count("p"), 1);
+    assert_eq!(b.count("p"), 2);
 }
 
 #[tokio::test]

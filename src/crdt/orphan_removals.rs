@@ -36,6 +36,11 @@ impl OrphanRemovals {
         known.is_some_and(|orphan| orphan.post == *post && orphan.user == *user)
     }
 
+    /// Whether anything is remembered of the dot.
+    pub fn holds(&self, dot: Dot) -> bool {
+        self.by_dot.contains_key(&dot)
+    }
+
     /// Remembers a removal. Returns whether it is new; what was known of the dot stays.
     pub fn insert(&mut self, dot: Dot, post: &PostId, user: &UserId) -> bool {
         if self.by_dot.contains_key(&dot) {

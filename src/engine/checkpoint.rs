@@ -257,6 +257,7 @@ impl Checkpointer {
             seq: dot.seq,
             post: orphan.post.to_string(),
             user: orphan.user.to_string(),
+            by_client: instant.client_orphans.contains(&dot),
         });
         let requests = instant.requests.iter();
         rows::encode_meta(&MetaRow {

@@ -35,6 +35,7 @@ pub mod stage;
 pub mod watch;
 pub mod write;
 
+use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
@@ -133,6 +134,8 @@ pub struct Engine {
 pub struct Instant {
     pub frontier: Frontier,
     pub orphans: OrphanRemovals,
+    /// Those of them that this node's clients asked for.
+    pub client_orphans: HashSet<Dot>,
     pub requests: Vec<(RequestId, Remembered)>,
     /// Published when it was taken: replay from its position repeats nothing that matters and misses nothing.
     pub published: Arc<Published>,
@@ -272,7 +275,10 @@ impl Engine {
     pub fn instant(&self) -> Instant {
         let _shards = self.lock_all();
         let published = self.board.newest();
-        let orphans = self.orphans.lock().known().clone();
+        let (orphans, client_orphans) = {
+            let orphans = self.orphans.lock();
+            (orphans.known().clone(), orphans.client_made().clone())
+        };
         let mut frontier = self.frontier.read().clone();
         let (own, last) = self.queue.own();
         if last > 0 {
@@ -281,6 +287,7 @@ impl Engine {
         Instant {
             frontier,
             orphans,
+            client_orphans,
             requests: self.requests.snapshot(),
             published,
         }

@@ -36,6 +36,10 @@ impl Orphans {
         self.by_clients.insert(dot);
     }
 
+    pub fn client_made(&self) -> &HashSet<Dot> {
+        &self.by_clients
+    }
+
     pub fn resolve(&mut self, dot: Dot) -> Option<OrphanRemoval> {
         self.by_clients.remove(&dot);
         self.known.resolve(dot)

@@ -13,6 +13,7 @@ use crate::codec::vector::{entries, frontier};
 use crate::codec::{DecodeError, block};
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dot, Dots};
+use crate::crdt::event::{Action, Block};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::{RangeSums, UserHash};
 use crate::crdt::version_vector::VersionVector;
@@ -195,6 +196,9 @@ fn restore_meta(engine: &Engine, meta: &MetaRow, sums: &mut RangeSums) -> Result
         };
         let (post, user) = (PostId::new(&row.post)?, UserId::new(&row.user)?);
         engine.restore_orphan(dot, &post, &user, sums);
+        if row.by_client {
+            engine.orphans.lock().note_client_made(dot);
+        }
     }
     for row in &meta.requests {
         let items = row.items.iter().map(|item| {
@@ -239,7 +243,10 @@ fn replay_record(engine: &Engine, record: &Record, sums: &mut RangeSums) -> Resu
 fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<(), VisitError> {
     let decoded = block::decode(bytes, &mut &engine.replicas)?;
     match engine.replay(&decoded) {
-        Replayed::Applied(section) => add_prints(sums, &section),
+        Replayed::Applied(section) => {
+            add_prints(sums, &section);
+            note_client_orphans(engine, &decoded);
+        }
         Replayed::Covered => {}
         Replayed::Missing => {
             let replica = engine.replicas.all().id(decoded.replica).clone();
@@ -248,6 +255,22 @@ fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<
         }
     }
     Ok(())
+}
+
+/// Removals of unseen likes that this region's nodes logged were asked for by its clients.
+fn note_client_orphans(engine: &Engine, decoded: &Block) {
+    if engine.replicas.all().id(decoded.replica).region != engine.options.region {
+        return;
+    }
+    let mut orphans = engine.orphans.lock();
+    for event in &decoded.events {
+        if let Action::Unlike { removed, .. } = &event.action {
+            let open = removed.iter().filter(|dot| orphans.known().holds(**dot));
+            let open: Vec<Dot> = open.copied().collect();
+            open.into_iter()
+                .for_each(|dot| orphans.note_client_made(dot));
+        }
+    }
 }
 
 fn add_prints(sums: &mut RangeSums, section: &Section) {

@@ -274,6 +274,8 @@ pub struct OrphanRow {
     pub seq: u64,
     pub post: String,
     pub user: String,
+    /// Whether a client of this node asked for it: those are bounded.
+    pub by_client: bool,
 }
 
 /// A remembered request. Answers are in the encoding of the log's records.
@@ -425,6 +427,7 @@ mod tests {
                 seq: 5,
                 post: "p".to_owned(),
                 user: "ann".to_owned(),
+                by_client: true,
             }],
             requests: vec![RequestRow {
                 id: "r".to_owned(),
