@@ -23,6 +23,11 @@ pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
 pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
 
+/// How long a new connection may take until it has said that it speaks HTTP/2. One that says nothing
+/// would hold a place for ever, for nobody asks it whether it lives.
+pub const PREFACE_MAX: Duration = Duration::from_secs(10);
+/// Bytes of that: the connection preface of RFC 9113, section 3.4.
+pub const PREFACE_BYTES: usize = 24;
 /// A client's connection that is silent for this long is asked whether it lives.
 pub const CLIENT_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// A client that does not answer that for this long is given up.
@@ -41,6 +46,9 @@ pub const BLOCK_BYTES_MAX: usize = 8 << 20;
 pub const REMOVED_DOTS_MAX: usize = 4_096;
 /// Replicas that one block, vector or table speaks of.
 pub const REPLICAS_MAX: usize = 1 << 16;
+/// Replicas that clients' like ids may name in the life of a process, though they never spoke to this node.
+/// Far above what restarts of other regions bring before they are heard.
+pub const CLIENT_REPLICAS_MAX: usize = 1_024;
 /// Entries of a token.
 pub const TOKEN_ENTRIES_MAX: usize = 64;
 /// Characters of a token or like id that is looked at at all.
@@ -79,4 +87,5 @@ pub const NARROW_POST_LIKERS_MAX: usize = 2_048;
 const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);
+const _: () = assert!(CLIENT_REPLICAS_MAX * 8 <= REPLICAS_MAX);
 const _: () = assert!(BATCH_ITEMS_MAX <= BLOCK_EVENTS_MAX);

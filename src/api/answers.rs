@@ -89,10 +89,13 @@ fn regions(figures: Vec<RegionFigures>) -> Vec<RegionEntry> {
     figures.into_iter().map(entry).collect()
 }
 
-/// Unset for 0, which stands for never.
+/// The last second that a timestamp may name: the end of the year 9999.
+const SECONDS_MAX: u64 = 253_402_300_799;
+
+/// Unset for 0, which stands for never. A clock far ahead is shown as the latest time there is.
 pub(super) fn timestamp(ms: u64) -> Option<Timestamp> {
     (ms > 0).then(|| Timestamp {
-        seconds: i64::try_from(ms / 1_000).unwrap_or(i64::MAX),
+        seconds: (ms / 1_000).min(SECONDS_MAX) as i64,
         nanos: (ms % 1_000) as i32 * 1_000_000,
     })
 }

@@ -18,9 +18,10 @@ use tonic_types::{ErrorDetails, StatusExt};
 
 use crate::engine::commit::{OutcomeUnknown, Refused};
 use crate::engine::read::NotCovered;
+use crate::engine::replicas::TooManyUnseen;
 use crate::engine::watch::TooManyWatchers;
 use crate::engine::write::WriteError;
-use crate::limits::{COUNTER_BOUND, TOKEN_ENTRIES_MAX};
+use crate::limits::{CLIENT_REPLICAS_MAX, COUNTER_BOUND, TOKEN_ENTRIES_MAX};
 use crate::wire::field::FieldError;
 use crate::wire::v1::{BatchError, Reason};
 
@@ -158,10 +159,9 @@ impl From<WriteError> for ApiError {
             WriteError::Refused(refused) => refused.into(),
             WriteError::RequestIdReused => Self::RequestIdReused,
             WriteError::FromTheFuture => Self::FromTheFuture { field: "like_id" },
-            // Only a like id brings replicas from outside into a write.
-            WriteError::Decode(error) => {
-                FieldError::new(Reason::InvalidLikeId, "like_id", error).into()
-            }
+            WriteError::TooManyUnseen(TooManyUnseen) => Self::OrphanRemovalsFull {
+                max: CLIENT_REPLICAS_MAX,
+            },
             WriteError::OutcomeUnknown(OutcomeUnknown) => Self::OutcomeUnknown,
         }
     }

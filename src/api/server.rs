@@ -25,6 +25,7 @@ use crate::limits::{
     ACCEPT_PAUSE, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
     CLIENT_MESSAGE_BYTES_MAX,
 };
+use crate::seams::preface::PrefaceWatch;
 use crate::wire::CLIENT_DESCRIPTORS;
 use crate::wire::v1::cluster_service_server::ClusterServiceServer;
 use crate::wire::v1::counter_service_server::CounterServiceServer;
@@ -120,6 +121,7 @@ fn connections(
         let socket = accept(&listener).await;
         let connection = Connection {
             socket,
+            preface: PrefaceWatch::default(),
             _place: place,
         };
         Some((Ok(connection), (listener, places)))
@@ -151,6 +153,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
 /// A client's connection, which holds its place until it ends.
 struct Connection {
     socket: TcpStream,
+    preface: PrefaceWatch,
     _place: OwnedSemaphorePermit,
 }
 
@@ -168,7 +171,10 @@ impl AsyncRead for Connection {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_read(context, buffer)
+        let Self {
+            socket, preface, ..
+        } = &mut *self;
+        preface.poll_read(Pin::new(socket), context, buffer)
     }
 }
 

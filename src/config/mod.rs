@@ -82,7 +82,7 @@ impl Default for Config {
                 repeated_likes: RepeatedLikes::Record,
                 request_window_ms: 600_000,
                 request_window_items_max: 200_000,
-                orphan_removals_max: 100_000,
+                orphan_removals_max: 10_000,
                 watchers_max: 10_000,
             },
             reads: Reads {

@@ -6,7 +6,6 @@
 
 use std::sync::Arc;
 
-use crate::codec::DecodeError;
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::fingerprint::UserHash;
 use crate::engine::Engine;
@@ -15,6 +14,7 @@ use crate::engine::commit::{CommitWait, Demand, OutcomeUnknown, Refused};
 use crate::engine::group::{Group, Prepared, lock_wide};
 use crate::engine::post::Post;
 use crate::engine::published::Published;
+use crate::engine::replicas::TooManyUnseen;
 use crate::engine::requests::{Begun, Done};
 use crate::engine::shard::Shard;
 use crate::ids::RequestId;
@@ -42,8 +42,9 @@ pub enum WriteError {
     /// A like id names numbers of this node's running replica that it never made. Nothing happened.
     #[error("the like id names a like that this node has not made")]
     FromTheFuture,
+    /// Like ids have named more replicas that this node never heard of than it remembers. Nothing happened.
     #[error(transparent)]
-    Decode(#[from] DecodeError),
+    TooManyUnseen(#[from] TooManyUnseen),
     #[error(transparent)]
     OutcomeUnknown(#[from] OutcomeUnknown),
 }
@@ -151,7 +152,7 @@ impl Engine {
                     user, named: ids, ..
                 } => {
                     for (replica, seq) in ids {
-                        let replica = self.replicas.intern(replica)?;
+                        let replica = self.replicas.intern_for_client(replica)?;
                         if replica == own && *seq > last {
                             return Err(WriteError::FromTheFuture);
                         }

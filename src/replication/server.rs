@@ -22,6 +22,7 @@ use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
 use crate::replication::driver::{self, Call};
 use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::seams::preface::PrefaceWatch;
 use crate::seams::{Connection, Listener};
 use crate::wire::frames::{check_protocol, read_replica};
 use crate::wire::replication::replication_service_server::{
@@ -68,6 +69,7 @@ fn accepted(listener: Box<dyn Listener>) -> impl Stream<Item = io::Result<Accept
         };
         let accepted = Accepted {
             connection,
+            preface: PrefaceWatch::default(),
             _permit: permit,
         };
         Some((Ok(accepted), (listener, permits)))
@@ -77,6 +79,7 @@ fn accepted(listener: Box<dyn Listener>) -> impl Stream<Item = io::Result<Accept
 /// A connection with its place among those that may be open.
 struct Accepted {
     connection: Box<dyn Connection>,
+    preface: PrefaceWatch,
     _permit: OwnedSemaphorePermit,
 }
 
@@ -92,7 +95,12 @@ impl AsyncRead for Accepted {
         context: &mut Context<'_>,
         buffer: &mut ReadBuf<'_>,
     ) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_read(context, buffer)
+        let Self {
+            connection,
+            preface,
+            ..
+        } = &mut *self;
+        preface.poll_read(Pin::new(connection), context, buffer)
     }
 }
 

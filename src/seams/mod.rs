@@ -7,6 +7,7 @@
 pub mod checkpoint_store;
 pub mod environment;
 pub mod files;
+pub mod preface;
 pub mod transport;
 pub mod workers;
 

@@ -137,7 +137,7 @@ pub fn read_frame(frame: Option<wire::Frame>) -> Result<Frame, BadFrame> {
             at_most("a closing message's bytes", close.message.len(), max)?;
             Ok(Frame::Close {
                 reason: read_reason(close.reason()),
-                message: close.message,
+                message: close.message.escape_debug().to_string(),
             })
         }
     }
