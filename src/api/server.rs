@@ -5,14 +5,11 @@
 //! [`CLIENT_DRAIN_MAX`] long.
 
 use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 
 use futures_util::stream::{self, Stream};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::sync::Semaphore;
 use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 use tonic_health::pb::health_server::HealthServer;
 
@@ -25,7 +22,7 @@ use crate::limits::{
     ACCEPT_PAUSE, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
     CLIENT_MESSAGE_BYTES_MAX,
 };
-use crate::seams::preface::PrefaceWatch;
+use crate::seams::preface::Admitted;
 use crate::wire::CLIENT_DESCRIPTORS;
 use crate::wire::v1::cluster_service_server::ClusterServiceServer;
 use crate::wire::v1::counter_service_server::CounterServiceServer;
@@ -114,16 +111,12 @@ fn router(
 fn connections(
     listener: TcpListener,
     max: usize,
-) -> impl Stream<Item = io::Result<Connection>> + Send {
+) -> impl Stream<Item = io::Result<Admitted<TcpStream>>> + Send {
     let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
     stream::unfold((listener, places), |(listener, places)| async {
         let place = places.clone().acquire_owned().await.ok()?;
         let socket = accept(&listener).await;
-        let connection = Connection {
-            socket,
-            preface: PrefaceWatch::default(),
-            _place: place,
-        };
+        let connection = Admitted::new(socket, place);
         Some((Ok(connection), (listener, places)))
     })
 }
@@ -150,60 +143,10 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     }
 }
 
-/// A client's connection, which holds its place until it ends.
-struct Connection {
-    socket: TcpStream,
-    preface: PrefaceWatch,
-    _place: OwnedSemaphorePermit,
-}
-
-impl Connected for Connection {
+impl Connected for Admitted<TcpStream> {
     type ConnectInfo = TcpConnectInfo;
 
     fn connect_info(&self) -> TcpConnectInfo {
-        self.socket.connect_info()
-    }
-}
-
-impl AsyncRead for Connection {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Self {
-            socket, preface, ..
-        } = &mut *self;
-        preface.poll_read(Pin::new(socket), context, buffer)
-    }
-}
-
-impl AsyncWrite for Connection {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write(context, bytes)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.socket).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.socket.is_write_vectored()
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.socket).poll_shutdown(context)
+        self.io.connect_info()
     }
 }

@@ -3,12 +3,10 @@
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Context, Poll};
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
@@ -22,7 +20,7 @@ use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
 use crate::replication::driver::{self, Call};
 use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-use crate::seams::preface::PrefaceWatch;
+use crate::seams::preface::Admitted;
 use crate::seams::{Connection, Listener};
 use crate::wire::frames::{check_protocol, read_replica};
 use crate::wire::replication::replication_service_server::{
@@ -53,7 +51,9 @@ pub(super) async fn run(exchange: Arc<Exchange>, listener: Box<dyn Listener>) {
 }
 
 /// Accepted connections; while as many as allowed are open, none is accepted.
-fn accepted(listener: Box<dyn Listener>) -> impl Stream<Item = io::Result<Accepted>> {
+fn accepted(
+    listener: Box<dyn Listener>,
+) -> impl Stream<Item = io::Result<Admitted<Box<dyn Connection>>>> {
     let permits = Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX));
     futures_util::stream::unfold((listener, permits), |(listener, permits)| async move {
         let permit = permits.clone().acquire_owned().await;
@@ -67,71 +67,15 @@ fn accepted(listener: Box<dyn Listener>) -> impl Stream<Item = io::Result<Accept
                 }
             }
         };
-        let accepted = Accepted {
-            connection,
-            preface: PrefaceWatch::default(),
-            _permit: permit,
-        };
+        let accepted = Admitted::new(connection, permit);
         Some((Ok(accepted), (listener, permits)))
     })
 }
 
-/// A connection with its place among those that may be open.
-struct Accepted {
-    connection: Box<dyn Connection>,
-    preface: PrefaceWatch,
-    _permit: OwnedSemaphorePermit,
-}
-
-impl Connected for Accepted {
+impl Connected for Admitted<Box<dyn Connection>> {
     type ConnectInfo = ();
 
     fn connect_info(&self) {}
-}
-
-impl AsyncRead for Accepted {
-    fn poll_read(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        buffer: &mut ReadBuf<'_>,
-    ) -> Poll<io::Result<()>> {
-        let Self {
-            connection,
-            preface,
-            ..
-        } = &mut *self;
-        preface.poll_read(Pin::new(connection), context, buffer)
-    }
-}
-
-impl AsyncWrite for Accepted {
-    fn poll_write(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        bytes: &[u8],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write(context, bytes)
-    }
-
-    fn poll_flush(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_flush(context)
-    }
-
-    fn poll_shutdown(mut self: Pin<&mut Self>, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Pin::new(&mut self.connection).poll_shutdown(context)
-    }
-
-    fn poll_write_vectored(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        slices: &[io::IoSlice<'_>],
-    ) -> Poll<io::Result<usize>> {
-        Pin::new(&mut self.connection).poll_write_vectored(context, slices)
-    }
-
-    fn is_write_vectored(&self) -> bool {
-        self.connection.is_write_vectored()
-    }
 }
 
 struct PeerService {
