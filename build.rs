@@ -4,11 +4,12 @@ use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
 
-const PROTOS: [&str; 5] = [
+const PROTOS: [&str; 6] = [
     "likewise/v1/types.proto",
     "likewise/v1/like_service.proto",
     "likewise/v1/counter_service.proto",
     "likewise/v1/cluster_service.proto",
+    "likewise/admin/v1/admin_service.proto",
     "likewise/replication/v1/replication_service.proto",
 ];
 

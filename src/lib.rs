@@ -4,6 +4,7 @@
 //! each layer may not know.
 
 pub mod causes;
+pub mod counts;
 pub mod ids;
 pub mod limits;
 pub mod versions;

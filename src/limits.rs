@@ -54,6 +54,10 @@ pub const TOKEN_ENTRIES_MAX: usize = 64;
 /// Characters of a token or like id that is looked at at all.
 pub const TOKEN_CHARS_MAX: usize = 4_096;
 
+/// Nodes over which an acknowledgement is passed on; beyond that nobody hears of it. Far above the length of any
+/// chain of datacenters; it ends what goes round in circles.
+pub const HEARD_HOPS_MAX: u32 = 8;
+
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Bytes of the words with which a session is closed.

@@ -57,6 +57,13 @@ impl LikeService for Node {
         Err(Status::unimplemented("not in the script"))
     }
 
+    async fn list_likers(
+        &self,
+        _: Request<v1::ListLikersRequest>,
+    ) -> Result<Response<v1::ListLikersResponse>, Status> {
+        Err(Status::unimplemented("not in the script"))
+    }
+
     type StreamWritesStream = Answers<v1::StreamWritesResponse>;
 
     /// Answers all batches but the one with the number 1, and ends badly after the fourth.

@@ -178,6 +178,7 @@ impl Seat {
             },
             links: links.clone(),
             acks: Arc::default(),
+            counts: Arc::default(),
         };
         drop(node);
         Speaking {

@@ -82,6 +82,7 @@ pub(super) fn counter_value(view: CounterView) -> CounterValue {
 
 fn regions(figures: Vec<RegionFigures>) -> Vec<RegionEntry> {
     let entry = |figures: RegionFigures| RegionEntry {
+        complete_until: None,
         region: figures.region.to_string(),
         increments: figures.increments,
         decrements: figures.decrements,

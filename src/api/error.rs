@@ -87,6 +87,8 @@ fn row(reason: Reason) -> Row {
         Reason::TokenNotCovered => (Code::Unavailable, Some(SOON)),
         Reason::Rebuilding => (Code::Unavailable, Some(LATER)),
         Reason::LogPoisoned | Reason::Stopping => (Code::Unavailable, None),
+        Reason::NotAllowed => (Code::PermissionDenied, None),
+        Reason::RegionUnavailable => (Code::FailedPrecondition, None),
         Reason::OutcomeUnknown | Reason::Unspecified => (Code::Unknown, None),
     };
     Row { code, retry_after }

@@ -16,8 +16,8 @@ use crate::wire::requests::{self, WriteCall};
 use crate::wire::v1::like_service_server::LikeService;
 use crate::wire::v1::{
     BatchGetPostsRequest, BatchGetPostsResponse, BatchWriteRequest, BatchWriteResponse,
-    GetPostRequest, GetPostResponse, LikeRequest, LikeResponse, StreamWritesRequest, UnlikeRequest,
-    UnlikeResponse, WatchPostsRequest,
+    GetPostRequest, GetPostResponse, LikeRequest, LikeResponse, ListLikersRequest,
+    ListLikersResponse, StreamWritesRequest, UnlikeRequest, UnlikeResponse, WatchPostsRequest,
 };
 
 /// The service of likes.
@@ -68,6 +68,14 @@ impl LikeService for Likes {
         request: Request<BatchGetPostsRequest>,
     ) -> Result<Response<BatchGetPostsResponse>, Status> {
         let answer = self.0.batch_get_posts(request.into_inner()).await?;
+        Ok(Response::new(answer))
+    }
+
+    async fn list_likers(
+        &self,
+        request: Request<ListLikersRequest>,
+    ) -> Result<Response<ListLikersResponse>, Status> {
+        let answer = self.0.list_likers(request.into_inner()).await?;
         Ok(Response::new(answer))
     }
 

@@ -4,16 +4,20 @@
 //! demands, and when the node has something to say. The services know the engine's interface and what
 //! is known of the links; they know no disk, no peer and no configuration file.
 
+mod admin;
 mod answers;
 mod batches;
 mod counters;
 pub mod error;
+mod explain;
 pub mod health;
+mod likers;
 mod likes;
 mod reads;
 pub mod server;
 mod status;
 mod tokens;
+mod wait;
 mod watch;
 
 use std::sync::Arc;
@@ -25,6 +29,7 @@ use tokio_util::task::TaskTracker;
 
 use crate::api::error::ApiError;
 use crate::codec::text::NamedSeq;
+use crate::counts::Counts;
 use crate::engine::command::{Command, Write};
 use crate::engine::write::Written;
 use crate::engine::{Engine, Serving};
@@ -58,6 +63,7 @@ pub struct Api {
     engine: Arc<Engine>,
     links: Arc<LinkBoard>,
     gauges: Arc<dyn Gauges>,
+    counts: Arc<Counts>,
     limits: ApiLimits,
     waiting: Semaphore,
     working: Semaphore,
@@ -72,7 +78,7 @@ impl Api {
     pub fn new(
         engine: Arc<Engine>,
         links: Arc<LinkBoard>,
-        gauges: Arc<dyn Gauges>,
+        (gauges, counts): (Arc<dyn Gauges>, Arc<Counts>),
         limits: ApiLimits,
         shutdown: CancellationToken,
     ) -> Arc<Self> {
@@ -85,6 +91,7 @@ impl Api {
             engine,
             links,
             gauges,
+            counts,
             limits,
             shutdown,
         })

@@ -14,6 +14,7 @@ use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::Api;
+use crate::api::admin::Admin;
 use crate::api::counters::Counters;
 use crate::api::health::Health;
 use crate::api::likes::Likes;
@@ -24,6 +25,7 @@ use crate::limits::{
 };
 use crate::seams::preface::Admitted;
 use crate::wire::CLIENT_DESCRIPTORS;
+use crate::wire::admin::admin_service_server::AdminServiceServer;
 use crate::wire::v1::cluster_service_server::ClusterServiceServer;
 use crate::wire::v1::counter_service_server::CounterServiceServer;
 use crate::wire::v1::like_service_server::LikeServiceServer;
@@ -88,6 +90,7 @@ fn router(
     let likes = LikeServiceServer::new(Likes(api.clone()));
     let counters = CounterServiceServer::new(Counters(api.clone()));
     let cluster = ClusterServiceServer::new(Cluster(api.clone()));
+    let admin = AdminServiceServer::new(Admin(api.clone()));
     let reflection = || {
         tonic_reflection::server::Builder::configure()
             .register_encoded_file_descriptor_set(CLIENT_DESCRIPTORS)
@@ -101,6 +104,7 @@ fn router(
         .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
+        .add_service(admin.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(HealthServer::new(health.service()))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

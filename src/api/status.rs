@@ -15,7 +15,8 @@ use crate::replication::links::LinkView;
 use crate::replication::session::{Agreement, Standing};
 use crate::wire::v1::cluster_service_server::ClusterService;
 use crate::wire::v1::{
-    self, GetStatusRequest, GetStatusResponse, LinkStatus, NodeState, ReplicaStatus,
+    self, ExplainPostRequest, ExplainPostResponse, GetStatusRequest, GetStatusResponse, LinkStatus,
+    NodeState, ReplicaStatus, WaitForRequest, WaitForResponse,
 };
 
 /// The service of the cluster's state.
@@ -29,6 +30,21 @@ impl ClusterService for Cluster {
         _: Request<GetStatusRequest>,
     ) -> Result<Response<GetStatusResponse>, Status> {
         Ok(Response::new(self.0.status()))
+    }
+
+    async fn wait_for(
+        &self,
+        request: Request<WaitForRequest>,
+    ) -> Result<Response<WaitForResponse>, Status> {
+        Ok(Response::new(self.0.wait_for(request.into_inner()).await?))
+    }
+
+    async fn explain_post(
+        &self,
+        request: Request<ExplainPostRequest>,
+    ) -> Result<Response<ExplainPostResponse>, Status> {
+        let answer = self.0.explain_post(request.into_inner()).await?;
+        Ok(Response::new(answer))
     }
 }
 
@@ -75,7 +91,19 @@ impl Api {
                 env!("LIKEWISE_COMMIT")
             ),
             started_at: timestamp(self.started_at_ms),
+            regions: Vec::new(),
+            diverged: Vec::new(),
+            counts: self.counts(),
         }
+    }
+
+    fn counts(&self) -> Vec<v1::Count> {
+        let all = self.counts.all().into_iter();
+        let count = |(name, value): (&str, u64)| v1::Count {
+            name: name.to_owned(),
+            value,
+        };
+        all.map(count).collect()
     }
 
     fn state(&self) -> NodeState {
@@ -185,6 +213,7 @@ fn link_status(link: LinkView) -> LinkStatus {
         fingerprint: fingerprint
             .map(|fingerprint| fingerprint.to_string())
             .unwrap_or_default(),
+        ..LinkStatus::default()
     }
 }
 

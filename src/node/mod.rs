@@ -21,8 +21,9 @@ use tokio_util::sync::CancellationToken;
 
 use crate::api::health::Health;
 use crate::api::server::{ConnectionLimits, ServeError, serve_clients};
-use crate::api::{Api, ApiLimits};
+use crate::api::{Api, ApiLimits, Gauges};
 use crate::config::{Config, RepeatedLikes};
+use crate::counts::Counts;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use crate::engine::commit::Refused;
@@ -163,6 +164,7 @@ struct Keeping {
     acks: Arc<AckTable>,
     links: Arc<LinkBoard>,
     warnings: Arc<Warnings>,
+    counts: Arc<Counts>,
     checkpoints: Checkpoints,
     workers: Vec<WorkerHandle>,
 }
@@ -215,6 +217,7 @@ impl Keeping {
             acks,
             links: replication::links_to_dial(&replication_options(config).peers),
             warnings,
+            counts: Arc::default(),
             checkpoints,
             workers: vec![
                 workers.spawn("log-writer", Box::pin(committing)),
@@ -238,7 +241,8 @@ impl Keeping {
             retain_bytes: config.log.retain_bytes,
         });
         let (engine, links) = (self.engine.clone(), self.links.clone());
-        let api = Api::new(engine, links, gauges, api_limits(config), stop);
+        let shown = (gauges as Arc<dyn Gauges>, self.counts.clone());
+        let api = Api::new(engine, links, shown, api_limits(config), stop);
         let limits = ConnectionLimits {
             connections_max: config.client.connections_max,
             streams_per_connection_max: config.client.streams_per_connection_max,
@@ -276,6 +280,7 @@ impl Keeping {
             },
             links: self.links.clone(),
             acks: self.acks.clone(),
+            counts: self.counts.clone(),
         };
         replication::start(parts, replication_options(config))
     }

@@ -211,6 +211,7 @@ async fn take_snapshot(
         protocol_max: PROTOCOL_MAX,
         cluster: exchange.engine.cluster().as_str().to_owned(),
         replica: Some(write_replica(&exchange.engine.own())),
+        ..SnapshotRequest::default()
     };
     let opening = async {
         let channel = dialer::connect(exchange, endpoint).await?;

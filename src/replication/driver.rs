@@ -326,12 +326,27 @@ impl Driver {
                      process runs under its identity. This node goes on under a fresh epoch"
                 );
             }
-            Effect::Close { reason, message } => self.end(reason, message, "closed by this node"),
+            Effect::Close { reason, message } => {
+                self.count(reason);
+                self.end(reason, message, "closed by this node");
+            }
             Effect::ClosedByPeer { reason, message } => {
                 self.end(reason, message, "closed by the peer");
             }
         }
         None
+    }
+
+    /// Counts what an operator should know of.
+    fn count(&self, reason: CloseReason) {
+        let counts = &self.exchange.counts;
+        match reason {
+            CloseReason::Protocol => counts.frames_refused.one_more(),
+            CloseReason::Alarm => counts.alarms.one_more(),
+            CloseReason::Conflict => counts.conflicts.one_more(),
+            CloseReason::WrongCluster | CloseReason::NotAllowed => counts.peers_refused.one_more(),
+            _ => {}
+        }
     }
 
     fn end(&mut self, reason: CloseReason, message: String, by: &'static str) {

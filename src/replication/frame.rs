@@ -25,6 +25,52 @@ pub struct Hello {
     pub lineage: Described,
 }
 
+/// What the sender has made durable.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Acknowledge {
+    /// The newest Events frame up to which all are dealt with.
+    pub frame: u64,
+    /// The durable frontier in the short form.
+    pub frontier: Entries,
+    pub lineage: Described,
+    /// Of the durable state, where the node is settled.
+    pub fingerprint: Option<Fingerprint>,
+    /// What third replicas have acknowledged, where that is news.
+    pub heard: Vec<Heard>,
+    /// The sender's clock when its frontier was this one.
+    pub at_ms: u64,
+}
+
+/// What a third replica has made durable, passed on.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Heard {
+    pub replica: Replica,
+    /// Its durable frontier in the short form.
+    pub frontier: Entries,
+    /// Nodes between it and the sender; 0 where the sender has a session with it.
+    pub hops: u32,
+    /// Its clock when its frontier was this one.
+    pub at_ms: u64,
+}
+
+/// Sums of ranges, of one instant of the sender's durable, settled state.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Audit {
+    /// The durable frontier in the short form.
+    pub frontier: Entries,
+    pub lineage: Described,
+    pub ranges: Vec<RangeAudit>,
+}
+
+/// The sum of one range.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct RangeAudit {
+    pub range: usize,
+    pub sum: Fingerprint,
+    /// The join of the dots of all events ever applied to it, in the short form.
+    pub changed: Entries,
+}
+
 /// A frame of a session.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Frame {
@@ -35,21 +81,18 @@ pub enum Frame {
         /// Not empty and within the limit; not decoded yet.
         block: Bytes,
     },
-    Acknowledge {
-        /// The newest Events frame up to which all are dealt with.
-        frame: u64,
-        /// The durable frontier in the short form.
-        frontier: Entries,
-        lineage: Described,
-        /// Of the durable state, where the node is settled.
-        fingerprint: Option<Fingerprint>,
-    },
+    Acknowledge(Acknowledge),
     Resume {
         frontier: Entries,
         lineage: Described,
     },
     BehindCut {
         whole_from: Entries,
+    },
+    Audit(Audit),
+    /// Events of these replicas are not wanted from these numbers on.
+    Withhold {
+        replicas: Entries,
     },
     Close {
         reason: CloseReason,
@@ -73,6 +116,10 @@ pub enum CloseReason {
     Renewed,
     WrongRegion,
     Fault,
+    /// A known event came with other contents.
+    Conflict,
+    /// The certificate is of another region, or the region is not allowed.
+    NotAllowed,
 }
 
 /// Why a frame was refused.

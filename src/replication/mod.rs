@@ -25,6 +25,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::counts::Counts;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::Engine;
 use crate::ids::{Region, Replica};
@@ -91,6 +92,7 @@ pub struct ReplicationParts {
     pub snapshots: SnapshotParts,
     pub links: Arc<LinkBoard>,
     pub acks: Arc<AckTable>,
+    pub counts: Arc<Counts>,
 }
 
 /// What the sessions of a node share.
@@ -104,6 +106,7 @@ pub(crate) struct Exchange {
     catch_up: CatchUp,
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
+    counts: Arc<Counts>,
     answers: watch::Sender<PeerAnswers>,
     /// Every task of replication is spawned here.
     tasks: TaskTracker,
@@ -145,6 +148,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         catch_up: CatchUp::default(),
         links: parts.links,
         acks: parts.acks,
+        counts: parts.counts,
         answers,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

@@ -24,6 +24,7 @@ pub fn write(part: Part, replicas: &Replicas) -> wire::SnapshotResponse {
             let chunks = chunks.into_iter().map(|chunk| write_chunk(chunk, replicas));
             Body::Chunks(wire::SnapshotChunks {
                 chunks: chunks.collect(),
+                ..wire::SnapshotChunks::default()
             })
         }
         Part::Tail(block) => Body::TailBlock(block),
@@ -77,6 +78,7 @@ fn write_beginning(beginning: &Beginning, replicas: &Replicas) -> wire::Snapshot
         frontier: Some(write_vector(beginning.vector.iter(), replicas)),
         lineage: lineage.collect(),
         orphan_removals: orphans.collect(),
+        ..wire::SnapshotBegin::default()
     }
 }
 
@@ -174,6 +176,7 @@ pub fn read(
         }
         Some(Body::TailBlock(block)) if block.len() <= BLOCK_BYTES_MAX => Ok(Part::Tail(block)),
         Some(Body::TailBlock(_)) => Err(invalid("tail block")),
+        Some(Body::OrphanRemovals(_)) => Err(invalid("orphan removals")),
         Some(Body::End(end)) => Ok(Part::End(Ending {
             vector: read_vector(end.frontier, intern)?.into_iter().collect(),
             chunks: end.chunks,

@@ -26,7 +26,9 @@ use crate::wire::frames::{check_protocol, read_replica};
 use crate::wire::replication::replication_service_server::{
     ReplicationService, ReplicationServiceServer,
 };
-use crate::wire::replication::{SnapshotRequest, SnapshotResponse, SyncRequest, SyncResponse};
+use crate::wire::replication::{
+    GossipRequest, GossipResponse, SnapshotRequest, SnapshotResponse, SyncRequest, SyncResponse,
+};
 
 /// The pause after a connection could not be accepted, such as for want of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
@@ -106,6 +108,15 @@ impl ReplicationService for PeerService {
         let session = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap));
         self.exchange.tasks.spawn(session);
         Ok(Response::new(Box::pin(ReceiverStream::new(frames).map(Ok))))
+    }
+
+    type GossipStream = Answers<GossipResponse>;
+
+    async fn gossip(
+        &self,
+        _: Request<Streaming<GossipRequest>>,
+    ) -> Result<Response<Self::GossipStream>, Status> {
+        Err(Status::unimplemented("gossip"))
     }
 
     type SnapshotStream = Answers<SnapshotResponse>;

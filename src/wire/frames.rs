@@ -3,10 +3,12 @@
 
 use std::collections::HashSet;
 
-use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::fingerprint::{Fingerprint, RANGES};
 use crate::ids::{Epoch, Region, Replica};
-use crate::limits::{BLOCK_BYTES_MAX, CLOSE_MESSAGE_BYTES_MAX, REPLICAS_MAX};
-use crate::replication::frame::{BadFrame, CloseReason, Described, Entries, Frame, Hello};
+use crate::limits::{BLOCK_BYTES_MAX, CLOSE_MESSAGE_BYTES_MAX, HEARD_HOPS_MAX, REPLICAS_MAX};
+use crate::replication::frame::{
+    Acknowledge, Audit, BadFrame, CloseReason, Described, Entries, Frame, Heard, Hello, RangeAudit,
+};
 use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::wire::replication as wire;
 use crate::wire::replication::frame::Body;
@@ -132,6 +134,8 @@ pub fn read_frame(frame: Option<wire::Frame>) -> Result<Frame, BadFrame> {
             }
             Ok(Frame::BehindCut { whole_from })
         }
+        Body::Audit(audit) => read_audit(audit),
+        Body::Withhold(withhold) => read_withhold(withhold),
         Body::Close(close) => {
             let max = CLOSE_MESSAGE_BYTES_MAX;
             at_most("a closing message's bytes", close.message.len(), max)?;
@@ -165,21 +169,105 @@ fn read_events(events: wire::Events) -> Result<Frame, BadFrame> {
 }
 
 fn read_acknowledge(acknowledge: wire::Acknowledge) -> Result<Frame, BadFrame> {
-    let bytes = acknowledge.fingerprint.as_ref();
-    let fingerprint = match bytes.is_empty() {
+    let fingerprint = match acknowledge.fingerprint.is_empty() {
         true => None,
-        false => {
-            let bytes = <[u8; 16]>::try_from(bytes);
-            let bytes = bytes.map_err(|_| invalid("a fingerprint", "has not 16 bytes"))?;
-            Some(Fingerprint::from_bytes(bytes))
-        }
+        false => Some(read_fingerprint(&acknowledge.fingerprint)?),
     };
-    Ok(Frame::Acknowledge {
+    at_most(
+        "passed on acknowledgements",
+        acknowledge.heard.len(),
+        REPLICAS_MAX,
+    )?;
+    let heard = acknowledge.heard.into_iter().map(read_heard);
+    Ok(Frame::Acknowledge(Acknowledge {
         frame: acknowledge.frame,
         frontier: read_entries(acknowledge.frontier)?,
         lineage: read_lineage(acknowledge.lineage)?,
         fingerprint,
+        heard: heard.collect::<Result<_, _>>()?,
+        at_ms: acknowledge.at_ms,
+    }))
+}
+
+pub fn read_fingerprint(bytes: &[u8]) -> Result<Fingerprint, BadFrame> {
+    let bytes = <[u8; 16]>::try_from(bytes);
+    let bytes = bytes.map_err(|_| invalid("a fingerprint", "has not 16 bytes"))?;
+    Ok(Fingerprint::from_bytes(bytes))
+}
+
+pub fn read_range(range: u32) -> Result<usize, BadFrame> {
+    let range = range as usize;
+    match range < RANGES {
+        true => Ok(range),
+        false => Err(BadFrame::OverLimit {
+            what: "a range",
+            found: range,
+            max: RANGES - 1,
+        }),
+    }
+}
+
+fn read_heard(heard: wire::Heard) -> Result<Heard, BadFrame> {
+    let what = "the hops of a passed on acknowledgement";
+    at_most(what, heard.hops as usize, HEARD_HOPS_MAX as usize)?;
+    Ok(Heard {
+        replica: read_replica(heard.replica)?,
+        frontier: read_entries(heard.frontier)?,
+        hops: heard.hops,
+        at_ms: heard.at_ms,
     })
+}
+
+fn write_heard(heard: &Heard) -> wire::Heard {
+    wire::Heard {
+        replica: Some(write_replica(&heard.replica)),
+        frontier: Some(write_entries(&heard.frontier)),
+        hops: heard.hops,
+        at_ms: heard.at_ms,
+    }
+}
+
+fn read_audit(audit: wire::Audit) -> Result<Frame, BadFrame> {
+    at_most("the ranges of an audit", audit.ranges.len(), RANGES)?;
+    let mut seen = HashSet::new();
+    let mut ranges = Vec::with_capacity(audit.ranges.len());
+    for one in audit.ranges {
+        let range = read_range(one.range)?;
+        if !seen.insert(range) {
+            return Err(invalid("an audit", "names a range twice"));
+        }
+        ranges.push(RangeAudit {
+            range,
+            sum: read_fingerprint(&one.sum)?,
+            changed: read_entries(one.changed)?,
+        });
+    }
+    Ok(Frame::Audit(Audit {
+        frontier: read_entries(audit.frontier)?,
+        lineage: read_lineage(audit.lineage)?,
+        ranges,
+    }))
+}
+
+fn write_audit(audit: &Audit) -> wire::Audit {
+    let range = |one: &RangeAudit| wire::RangeAudit {
+        range: one.range as u32,
+        sum: one.sum.to_bytes().to_vec().into(),
+        changed: Some(write_entries(&one.changed)),
+    };
+    wire::Audit {
+        frontier: Some(write_entries(&audit.frontier)),
+        lineage: write_lineage(&audit.lineage),
+        ranges: audit.ranges.iter().map(range).collect(),
+    }
+}
+
+fn read_withhold(withhold: wire::Withhold) -> Result<Frame, BadFrame> {
+    let replicas = read_entries(withhold.replicas)?;
+    match replicas.is_empty() {
+        true => Err(invalid("a withhold frame", "names no replica")),
+        false => Ok(Frame::Withhold { replicas }),
+    }
 }
 
 pub fn write_frame(frame: &Frame) -> wire::Frame {
@@ -196,19 +284,21 @@ pub fn write_frame(frame: &Frame) -> wire::Frame {
             frame: *frame,
             block: block.clone(),
         }),
-        Frame::Acknowledge {
-            frame,
-            frontier,
-            lineage,
-            fingerprint,
-        } => Body::Acknowledge(wire::Acknowledge {
-            frame: *frame,
-            frontier: Some(write_entries(frontier)),
-            lineage: write_lineage(lineage),
-            fingerprint: fingerprint
+        Frame::Acknowledge(acknowledge) => Body::Acknowledge(wire::Acknowledge {
+            frame: acknowledge.frame,
+            frontier: Some(write_entries(&acknowledge.frontier)),
+            lineage: write_lineage(&acknowledge.lineage),
+            fingerprint: acknowledge
+                .fingerprint
                 .map(|print| print.to_bytes().to_vec())
                 .unwrap_or_default()
                 .into(),
+            heard: acknowledge.heard.iter().map(write_heard).collect(),
+            at_ms: acknowledge.at_ms,
+        }),
+        Frame::Audit(audit) => Body::Audit(write_audit(audit)),
+        Frame::Withhold { replicas } => Body::Withhold(wire::Withhold {
+            replicas: Some(write_entries(replicas)),
         }),
         Frame::Resume { frontier, lineage } => Body::Resume(wire::Resume {
             frontier: Some(write_entries(frontier)),
@@ -245,6 +335,8 @@ fn read_reason(reason: wire::CloseReason) -> CloseReason {
         wire::CloseReason::Renewed => CloseReason::Renewed,
         wire::CloseReason::WrongRegion => CloseReason::WrongRegion,
         wire::CloseReason::Fault => CloseReason::Fault,
+        wire::CloseReason::Conflict => CloseReason::Conflict,
+        wire::CloseReason::NotAllowed => CloseReason::NotAllowed,
     }
 }
 
@@ -262,6 +354,8 @@ fn write_reason(reason: CloseReason) -> wire::CloseReason {
         CloseReason::Renewed => wire::CloseReason::Renewed,
         CloseReason::WrongRegion => wire::CloseReason::WrongRegion,
         CloseReason::Fault => wire::CloseReason::Fault,
+        CloseReason::Conflict => wire::CloseReason::Conflict,
+        CloseReason::NotAllowed => wire::CloseReason::NotAllowed,
     }
 }
 
@@ -371,11 +465,30 @@ mod tests {
                 frontier: entries.clone(),
                 lineage: lineage.clone(),
             }),
-            Frame::Acknowledge {
+            Frame::Acknowledge(Acknowledge {
                 frame: 4,
                 frontier: entries.clone(),
                 lineage: lineage.clone(),
                 fingerprint: Some(Fingerprint(9)),
+                heard: vec![Heard {
+                    replica: eu.clone(),
+                    frontier: entries.clone(),
+                    hops: 1,
+                    at_ms: 5,
+                }],
+                at_ms: 6,
+            }),
+            Frame::Audit(Audit {
+                frontier: entries.clone(),
+                lineage: lineage.clone(),
+                ranges: vec![RangeAudit {
+                    range: 255,
+                    sum: Fingerprint(8),
+                    changed: entries.clone(),
+                }],
+            }),
+            Frame::Withhold {
+                replicas: entries.clone(),
             },
             Frame::Resume {
                 frontier: vec![],

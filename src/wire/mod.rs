@@ -12,6 +12,11 @@ pub mod v1 {
     tonic::include_proto!("likewise.v1");
 }
 
+/// The interface for operators.
+pub mod admin {
+    tonic::include_proto!("likewise.admin.v1");
+}
+
 /// The interface between peers.
 pub mod replication {
     tonic::include_proto!("likewise.replication.v1");

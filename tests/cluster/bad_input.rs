@@ -260,6 +260,15 @@ impl ReplicationService for Stranger {
         ))))
     }
 
+    type GossipStream = Answers<wire::GossipResponse>;
+
+    async fn gossip(
+        &self,
+        _: Request<Streaming<wire::GossipRequest>>,
+    ) -> Result<Response<Self::GossipStream>, Status> {
+        Err(Status::unavailable("no gossip here"))
+    }
+
     type SnapshotStream = Answers<wire::SnapshotResponse>;
 
     async fn snapshot(

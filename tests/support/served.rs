@@ -67,7 +67,7 @@ pub async fn serve(node: Node, limits: ApiLimits, connections_max: usize) -> Ser
     let api = Api::new(
         node.engine.clone(),
         links,
-        Arc::new(FixedGauges),
+        (Arc::new(FixedGauges), Arc::default()),
         limits,
         shutdown.clone(),
     );

@@ -25,7 +25,7 @@ use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::ids::Replica;
-use crate::replication::frame::{CloseReason, Described, Entries, Frame, Hello};
+use crate::replication::frame::{Acknowledge, CloseReason, Described, Entries, Frame, Hello};
 use crate::replication::session::lag::Lag;
 use crate::replication::session::peer::Peer;
 use crate::replication::session::receiving::Receiving;
@@ -262,20 +262,9 @@ impl Session {
         match frame {
             Frame::Hello(_) => Err(Fault::protocol("a second Hello")),
             Frame::Events { frame, block } => self.receiving.handle_events(frame, block, effects),
-            Frame::Acknowledge {
-                frame,
-                frontier,
-                lineage,
-                fingerprint,
-            } => {
-                self.sending.check_acknowledged(frame)?;
-                let (known, fell) = self.learn(&frontier, lineage, effects)?;
-                let peer = self.peer.as_mut().expect("open");
-                peer.fingerprint = fingerprint.filter(|_| known);
-                self.sending.handle_acknowledged(frame);
-                self.follow(fell, effects);
-                Ok(())
-            }
+            Frame::Acknowledge(acknowledge) => self.handle_acknowledge(acknowledge, effects),
+            Frame::Audit(_) => Ok(()),
+            Frame::Withhold { .. } => Ok(()),
             Frame::Resume { frontier, lineage } => {
                 self.learn(&frontier, lineage, effects)?;
                 self.sending.reset(effects);
@@ -288,6 +277,23 @@ impl Session {
             }
             Frame::Close { .. } => unreachable!("taken above"),
         }
+    }
+
+    fn handle_acknowledge(
+        &mut self,
+        acknowledge: Acknowledge,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        let Acknowledge {
+            frame, frontier, ..
+        } = acknowledge;
+        self.sending.check_acknowledged(frame)?;
+        let (known, fell) = self.learn(&frontier, acknowledge.lineage, effects)?;
+        let peer = self.peer.as_mut().expect("open");
+        peer.fingerprint = acknowledge.fingerprint.filter(|_| known);
+        self.sending.handle_acknowledged(frame);
+        self.follow(fell, effects);
+        Ok(())
     }
 
     fn handle_hello(
@@ -476,12 +482,14 @@ impl Session {
             frame: self.receiving.dealt(),
             durable: Some(self.durable.published.clone()),
         };
-        effects.push(Effect::Send(Frame::Acknowledge {
+        effects.push(Effect::Send(Frame::Acknowledge(Acknowledge {
             frame: self.told.frame,
             frontier,
             lineage,
             fingerprint: self.durable.fingerprint,
-        }));
+            heard: Vec::new(),
+            at_ms: 0,
+        })));
     }
 
     /// The durable frontier in the short form, with what the peer must be told to read it.

@@ -4,7 +4,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::replication::frame::{BadFrame, CloseReason, Frame, Hello};
+use crate::replication::frame::{
+    Acknowledge, BadFrame, CloseReason, Described, Entries, Frame, Hello,
+};
 use crate::replication::session::Input;
 use crate::replication::session::tests::world::{End, Node, replica, settings};
 
@@ -62,18 +64,24 @@ fn an_address_of_another_region_is_told() {
     assert!(matches!(end.ended, Some((CloseReason::WrongRegion, _))));
 }
 
+fn acknowledge_of(frame: u64, frontier: Entries, lineage: Described) -> Frame {
+    Frame::Acknowledge(Acknowledge {
+        frame,
+        frontier,
+        lineage,
+        fingerprint: None,
+        heard: vec![],
+        at_ms: 0,
+    })
+}
+
 #[test]
 fn frames_out_of_order_close() {
     let events = |frame| Frame::Events {
         frame,
         block: Bytes::from_static(b"x"),
     };
-    let acknowledge = |frame| Frame::Acknowledge {
-        frame,
-        frontier: vec![],
-        lineage: vec![],
-        fingerprint: None,
-    };
+    let acknowledge = |frame| acknowledge_of(frame, vec![], vec![]);
     let greeted = |frame| vec![Frame::Hello(hello(2)), frame];
     check(vec![events(1)], CloseReason::Protocol);
     check(vec![acknowledge(0)], CloseReason::Protocol);
@@ -99,12 +107,7 @@ fn a_block_that_is_none_closes() {
 fn claims_of_events_that_this_node_never_made_raise_an_alarm() {
     let claim = vec![(replica("eu", 1), 4)];
     let frames = [
-        Frame::Acknowledge {
-            frame: 0,
-            frontier: claim.clone(),
-            lineage: vec![],
-            fingerprint: None,
-        },
+        acknowledge_of(0, claim.clone(), vec![]),
         Frame::Resume {
             frontier: vec![],
             lineage: vec![(replica("us", 3), claim.clone())],
@@ -150,12 +153,7 @@ fn a_form_with_an_unknown_head_is_not_used() {
     let mut end = End::new(&node, settings(), 0);
     end.feed(Input::Frame(Frame::Hello(hello(2))), 1);
     let covering = vec![(replica("eu", 1), 1), (replica("us", 7), 1)];
-    let acknowledge = |lineage| Frame::Acknowledge {
-        frame: 0,
-        frontier: covering.clone(),
-        lineage,
-        fingerprint: None,
-    };
+    let acknowledge = |lineage| acknowledge_of(0, covering.clone(), lineage);
     end.feed(Input::Frame(acknowledge(vec![])), 2);
     assert_eq!(end.session.standing(2).events_behind, 1);
     let described = vec![(replica("us", 7), vec![])];

@@ -329,7 +329,7 @@ impl End {
         match effect {
             Effect::Send(frame) => {
                 self.events_sent += usize::from(matches!(frame, Frame::Events { .. }));
-                self.acknowledged += usize::from(matches!(frame, Frame::Acknowledge { .. }));
+                self.acknowledged += usize::from(matches!(frame, Frame::Acknowledge(_)));
                 self.resumes += usize::from(matches!(frame, Frame::Resume { .. }));
                 self.sent.push_back((now_ms + DISTANCE_MS, frame));
             }
