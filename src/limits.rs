@@ -23,10 +23,19 @@ pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
 pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
 
+/// Bytes of a file of certificates or a key.
+pub const PEM_FILE_BYTES_MAX: u64 = 1 << 20;
+/// How long a refused connection is kept, so that the other side reads why, and how many of its bytes are
+/// passed over meanwhile.
+pub const REFUSAL_LINGER: Duration = Duration::from_millis(500);
+pub const REFUSAL_BYTES_MAX: u64 = 64 << 10;
 /// How long the handshake of an accepted connection may take.
 pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
-/// Handshakes under way at once on one listener; a further one ends the oldest.
-pub const HANDSHAKES_MAX: usize = 64;
+/// One in so many of a listener's connections may be in its handshake; a further one is not taken until one
+/// of these is over, or the oldest has had its grace and is given up.
+pub const HANDSHAKES_SHARE: usize = 2;
+/// How long a handshake is left alone while others wait for its place.
+pub const HANDSHAKE_GRACE: Duration = Duration::from_secs(1);
 /// How long a new connection may take until it has said that it speaks HTTP/2. One that says nothing
 /// would hold a place for ever, for nobody asks it whether it lives.
 pub const PREFACE_MAX: Duration = Duration::from_secs(10);
@@ -92,7 +101,8 @@ pub const BUCKET_LIKERS_MAX: usize = 1_024;
 /// Likers of a post, beyond which they are spread over all shards.
 pub const NARROW_POST_LIKERS_MAX: usize = 2_048;
 
-const _: () = assert!(HANDSHAKES_MAX < PEER_CONNECTIONS_MAX);
+const _: () = assert!(REFUSAL_LINGER.as_millis() < HANDSHAKE_MAX.as_millis());
+const _: () = assert!(HANDSHAKE_GRACE.as_millis() < HANDSHAKE_MAX.as_millis());
 const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);

@@ -1,14 +1,32 @@
-//! AdminService: what operators do.
+//! AdminService: what operators do, and who is one.
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use tonic::{Request, Response, Status};
 
 use crate::api::Api;
+use crate::api::error::ApiError;
+use crate::seams::{Identity, Remote};
 use crate::wire::admin::admin_service_server::AdminService;
 use crate::wire::admin::{
     RepairRequest, RepairResponse, RetireRegionRequest, RetireRegionResponse,
 };
+use crate::wire::connections::remote;
+
+/// Lets operators pass: who calls from this machine, where whoever could do so can stop the node as well,
+/// or proved to be one.
+pub(super) fn check_operator(request: Request<()>) -> Result<Request<()>, Status> {
+    match is_operator(&remote(&request)) {
+        true => Ok(request),
+        false => Err(ApiError::NotAllowed.into()),
+    }
+}
+
+fn is_operator(remote: &Remote) -> bool {
+    let is_here = |address: SocketAddr| address.ip().to_canonical().is_loopback();
+    remote.identity == Some(Identity::Operator) || remote.address.is_some_and(is_here)
+}
 
 /// The service for operators.
 #[derive(Clone)]
@@ -39,5 +57,49 @@ impl Api {
 
     async fn repair(&self, _: RepairRequest) -> Result<RepairResponse, Status> {
         Err(Status::unimplemented("Repair"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use tonic::Code;
+
+    use super::*;
+    use crate::ids::Region;
+
+    fn check(address: Option<&str>, identity: Option<Identity>) -> Result<(), Code> {
+        let mut request = Request::new(());
+        let address = address.map(|text| text.parse().expect("an address"));
+        request
+            .extensions_mut()
+            .insert(Remote { address, identity });
+        let checked = check_operator(request);
+        checked.map(drop).map_err(|status| status.code())
+    }
+
+    #[test]
+    fn operators_are_here_or_prove_it() {
+        let refused = Err(Code::PermissionDenied);
+        for here in [
+            "127.0.0.1:5",
+            "127.8.0.1:5",
+            "[::1]:5",
+            "[::ffff:127.0.0.1]:5",
+        ] {
+            assert_eq!(check(Some(here), None), Ok(()), "{here}");
+        }
+        for elsewhere in [
+            "10.0.0.1:5",
+            "[2001:db8::1]:5",
+            "0.0.0.0:5",
+            "[::ffff:10.0.0.1]:5",
+        ] {
+            assert_eq!(check(Some(elsewhere), None), refused, "{elsewhere}");
+            assert_eq!(check(Some(elsewhere), Some(Identity::Operator)), Ok(()));
+            let peer = Identity::Region(Region::new("eu").expect("valid"));
+            assert_eq!(check(Some(elsewhere), Some(peer)), refused);
+        }
+        assert_eq!(check(None, None), refused);
+        assert!(check_operator(Request::new(())).is_err());
     }
 }

@@ -57,6 +57,10 @@ pub enum ApiError {
     Rebuilding,
     #[error("the node is stopping")]
     Stopping,
+    #[error(
+        "operators call from the node's own machine, or with a certificate of client.tls.authority"
+    )]
+    NotAllowed,
     #[error("whether the write happened is not known; retry with the same request_id")]
     OutcomeUnknown,
 }
@@ -109,6 +113,7 @@ impl ApiError {
             Self::LogPoisoned => Reason::LogPoisoned,
             Self::Rebuilding => Reason::Rebuilding,
             Self::Stopping => Reason::Stopping,
+            Self::NotAllowed => Reason::NotAllowed,
             Self::OutcomeUnknown => Reason::OutcomeUnknown,
         }
     }
@@ -231,6 +236,7 @@ mod tests {
             (ApiError::LogPoisoned, Code::Unavailable, false),
             (ApiError::Rebuilding, Code::Unavailable, true),
             (ApiError::Stopping, Code::Unavailable, false),
+            (ApiError::NotAllowed, Code::PermissionDenied, false),
             (ApiError::OutcomeUnknown, Code::Unknown, false),
         ]
     }

@@ -8,11 +8,12 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::Api;
-use crate::api::admin::Admin;
+use crate::api::admin::{Admin, check_operator};
 use crate::api::counters::Counters;
 use crate::api::health::Health;
 use crate::api::likes::Likes;
@@ -106,7 +107,10 @@ fn router(
         .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
-        .add_service(admin.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
+        .add_service(InterceptedService::new(
+            admin.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX),
+            check_operator,
+        ))
         .add_service(HealthServer::new(health.service()))
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);

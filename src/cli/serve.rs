@@ -29,6 +29,9 @@ pub struct ServeArgs {
     /// Where peers connect [peers.listen]
     #[arg(long, value_name = "ADDRESS:PORT")]
     peer_listen: Option<String>,
+    /// Speak to peers in the clear beyond this machine: on private networks only [peers.insecure]
+    #[arg(long)]
+    insecure: bool,
     /// Another region's node; repeated for each, in place of [peers.static]
     #[arg(long = "peer", value_name = "REGION=HOST:PORT", value_parser = peer)]
     peers: Vec<StaticPeer>,
@@ -65,6 +68,13 @@ fn flags(args: &ServeArgs) -> Vec<Flag> {
     .into_iter()
     .flatten()
     .collect();
+    if args.insecure {
+        flags.push(Flag {
+            name: "--insecure",
+            key: "peers.insecure",
+            value: Value::from(true),
+        });
+    }
     if !args.peers.is_empty() {
         let entries: Vec<Value> = args.peers.iter().map(entry).collect();
         flags.push(Flag {

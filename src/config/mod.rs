@@ -20,7 +20,7 @@ pub use address::{AddressError, PeerAddress, StaticPeer};
 pub use exchange::{Reads, Replication};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
 pub use relations::Violation;
-pub use sections::{Client, Cluster, LogFormat, Logging, Node, Peers};
+pub use sections::{Client, ClientTls, Cluster, LogFormat, Logging, Node, PeerTls, Peers};
 pub use storage::{Checkpoint, Engine, Log, OnSyncFailure, RepeatedLikes};
 
 use crate::ids::{ClusterId, Region};
@@ -61,10 +61,12 @@ impl Default for Config {
                 connections_max: 1_024,
                 streams_per_connection_max: 256,
                 requests_in_flight_max: 4_096,
+                tls: None,
             },
             peers: Peers {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
                 insecure: false,
+                tls: None,
                 static_peers: Vec::new(),
             },
             log: Log {

@@ -5,6 +5,7 @@ use std::fmt::Display;
 use std::net::SocketAddr;
 
 use super::Config;
+use crate::ids::Region;
 use crate::limits;
 
 const MINUTE_MS: u64 = 60_000;
@@ -40,6 +41,7 @@ impl Config {
     pub fn violations(&self) -> Vec<Violation> {
         let mut found = Findings(Vec::new());
         self.check_listeners(&mut found);
+        self.check_regions(&mut found);
         self.check_static_peers(&mut found);
         self.check_storage(&mut found);
         self.check_engine(&mut found);
@@ -74,12 +76,37 @@ impl Config {
                 )
             },
         );
-        let private = listen.ip().is_loopback() || self.peers.insecure;
+        let peers = &self.peers;
+        let private = listen.ip().is_loopback() || peers.insecure || peers.tls.is_some();
         found.demand(private, "peers.listen", listen, || {
-            "must be a loopback address, for peers are spoken to in the clear; \
-             set peers.insecure = true only on a private network"
+            "must be a loopback address without certificates (peers.tls), for peers are spoken to in \
+             the clear; set peers.insecure = true only on a private network"
                 .to_owned()
         });
+        let insecure = peers.insecure;
+        found.demand(
+            !insecure || peers.tls.is_none(),
+            "peers.insecure",
+            insecure,
+            || "must be false with peers.tls, for nothing is spoken in the clear then".to_owned(),
+        );
+    }
+
+    fn check_regions(&self, found: &mut Findings) {
+        let listed = &self.cluster.regions;
+        let peers = self.peers.static_peers.iter().map(|peer| &peer.region);
+        for region in peers.chain([&self.node.region]) {
+            found.demand(
+                listed.is_empty() || listed.contains(region),
+                "cluster.regions",
+                listed
+                    .iter()
+                    .map(Region::as_str)
+                    .collect::<Vec<_>>()
+                    .join(", "),
+                || format!("must list {region}, or be empty for any region"),
+            );
+        }
     }
 
     fn check_static_peers(&self, found: &mut Findings) {

@@ -53,6 +53,24 @@ pub struct Client {
     /// OVERLOADED. More absorbs longer bursts at more memory and longer waits; fewer refuses sooner.
     /// At least `streams_per_connection_max`, or one connection could not use its calls.
     pub requests_in_flight_max: usize,
+    /// TLS for clients; none speaks to them in the clear.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<ClientTls>,
+}
+
+/// `[client.tls]`: PEM files, which are read again when they change. A relative path counts from the folder
+/// in which the node is started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClientTls {
+    /// The certificate that clients check against the name of the host, its issuers behind it.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// Who shows a certificate of this authority is an operator, wherever they call from. None is: then
+    /// operators call from this machine.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub authority: Option<PathBuf>,
 }
 
 /// `[peers]`: the listener for the other regions' nodes, and where those are.
@@ -65,10 +83,28 @@ pub struct Peers {
     /// Whether peers may be spoken to in the clear beyond this machine. Who reaches the peers' port can
     /// change any like, so set it only where the network itself is private.
     pub insecure: bool,
+    /// TLS between peers, both of which prove who they are; none speaks to them in the clear, on this
+    /// machine alone unless `insecure` is set.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub tls: Option<PeerTls>,
     /// The other regions' nodes. Names are resolved again at each dial. Empty for a node that is alone or
     /// is dialled by its peers.
     #[serde(rename = "static")]
     pub static_peers: Vec<StaticPeer>,
+}
+
+/// `[peers.tls]`: PEM files, which are read again when they change. A relative path counts from the folder
+/// in which the node is started.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PeerTls {
+    /// This node's certificate, its issuers behind it, with the alternative name
+    /// `likewise://CLUSTER/REGION`.
+    pub certificate: PathBuf,
+    /// Its key.
+    pub key: PathBuf,
+    /// The authority that signs the nodes' certificates of this cluster; it should sign nothing else.
+    pub authority: PathBuf,
 }
 
 /// `[logging]`: what the node writes about itself on the standard error stream.

@@ -7,6 +7,7 @@
 mod catch_up;
 mod checkpoints;
 mod gauges;
+mod network;
 mod run;
 pub mod storage;
 

@@ -4,16 +4,13 @@ use std::net::SocketAddr;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
 use crate::adapters::sled_store;
-use crate::adapters::tcp::TcpTransport;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
 use crate::config::{Config, OnSyncFailure};
 use crate::display::output::{self, OutputError};
-use crate::node::{Network, RunningNode, engine_options, start, storage};
+use crate::node::{RunningNode, engine_options, network, start, storage};
 
 /// Exit code after the log failed, where `log.on_sync_failure` is `exit`.
 const EXIT_CODE_LOG_FAILED: u8 = 74;
@@ -69,17 +66,11 @@ impl Signals {
 
 async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
-    let (network, peer_address) = bind(&config).await?;
+    let (network, peer_address) = network::bind(&config).await?;
     let storage = storage::open(&config, engine_options(&config)).await?;
     let workers = Arc::new(ThreadWorkers::new(tokio::runtime::Handle::current()));
     let mut node = start(&config, storage, workers, network).await?;
     say_ready(&config, &node, peer_address)?;
-    if !node.client_address.ip().is_loopback() {
-        tracing::warn!(
-            address = %node.client_address,
-            "clients are spoken to in the clear; see that only a trusted network reaches client.listen"
-        );
-    }
     let log_failure = tokio::select! {
         () = signals.next() => None,
         failure = node.log_failed() => Some(failure),
@@ -93,25 +84,6 @@ async fn serve(config: Config) -> anyhow::Result<ExitCode> {
     }
     signals.next().await;
     stop(node, &mut signals).await
-}
-
-/// The listeners, and the address that peers reach.
-async fn bind(config: &Config) -> anyhow::Result<(Network, SocketAddr)> {
-    let (clients, peers) = (config.client.listen, config.peers.listen);
-    let clients = TcpListener::bind(clients)
-        .await
-        .with_context(|| format!("cannot listen for clients on {clients} (client.listen)"))?;
-    let listener = TcpListener::bind(peers)
-        .await
-        .with_context(|| format!("cannot listen for peers on {peers} (peers.listen)"))?;
-    let address = listener.local_addr().context("the peers' listener")?;
-    let network = Network {
-        client_address: clients.local_addr().context("the clients' listener")?,
-        clients: Box::new(clients),
-        peers: Box::new(listener),
-        transport: Arc::new(TcpTransport::default()),
-    };
-    Ok((network, address))
 }
 
 /// One line for whoever started the process: where it listens.

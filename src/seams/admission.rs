@@ -9,18 +9,18 @@ use futures_util::StreamExt;
 use futures_util::future::BoxFuture;
 use futures_util::stream::{self, FuturesUnordered, Stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, sleep_until, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::preface::Admitted;
 use super::transport::{Established, Incoming, Listener};
-use crate::limits::{ACCEPT_PAUSE, HANDSHAKE_MAX, HANDSHAKES_MAX};
+use crate::limits::{ACCEPT_PAUSE, HANDSHAKE_GRACE, HANDSHAKE_MAX, HANDSHAKES_SHARE};
 
 /// Told of each connection whose handshake failed.
 pub type Refused = Box<dyn Fn(Option<SocketAddr>, &io::Error) + Send>;
 
 /// The listener's connections, as they become ready for use. At most `max` are open at once; a further one
-/// waits in the system's queue. Must be polled within a runtime.
+/// waits in the system's queue. Whoever stalls in its handshake is in nobody's way for long. Must be polled within a runtime.
 pub fn admitted(
     listener: Box<dyn Listener>,
     max: usize,
@@ -31,6 +31,7 @@ pub fn admitted(
         places: Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS))),
         handshakes: FuturesUnordered::new(),
         under_way: BTreeMap::new(),
+        handshakes_max: max.div_ceil(HANDSHAKES_SHARE),
         begun: 0,
         refused,
     };
@@ -43,9 +44,9 @@ struct Admission {
     listener: Box<dyn Listener>,
     places: Arc<Semaphore>,
     handshakes: FuturesUnordered<BoxFuture<'static, Ended>>,
-    /// Gives a handshake up, by its number. At most [`HANDSHAKES_MAX`]: one more ends the oldest, so that
-    /// whoever stalls is in nobody's way.
-    under_way: BTreeMap<u64, CancellationToken>,
+    /// When a handshake began, and what gives it up, by its number.
+    under_way: BTreeMap<u64, (Instant, CancellationToken)>,
+    handshakes_max: usize,
     begun: u64,
     refused: Refused,
 }
@@ -61,6 +62,9 @@ struct Ended {
 impl Admission {
     async fn next(&mut self) -> Admitted {
         loop {
+            let is_full = self.under_way.len() >= self.handshakes_max;
+            let oldest = self.under_way.first_key_value();
+            let patience = oldest.map_or_else(Instant::now, |(_, (begun, _))| *begun);
             // Who is ready goes before who is new.
             tokio::select! {
                 biased;
@@ -71,7 +75,12 @@ impl Admission {
                         Err(error) => (self.refused)(ended.address, &error),
                     }
                 }
-                (place, incoming) = accept(self.listener.as_ref(), &self.places) => {
+                () = sleep_until(patience + HANDSHAKE_GRACE), if is_full => {
+                    if let Some((_, (_, oldest))) = self.under_way.pop_first() {
+                        oldest.cancel();
+                    }
+                }
+                (place, incoming) = accept(self.listener.as_ref(), &self.places), if !is_full => {
                     self.begin(place, incoming);
                 }
             }
@@ -79,20 +88,16 @@ impl Admission {
     }
 
     fn begin(&mut self, place: OwnedSemaphorePermit, incoming: Incoming) {
-        if self.under_way.len() >= HANDSHAKES_MAX
-            && let Some((_, oldest)) = self.under_way.pop_first()
-        {
-            oldest.cancel();
-        }
         self.begun += 1;
         let (number, give_up) = (self.begun, CancellationToken::new());
-        self.under_way.insert(number, give_up.clone());
+        let entry = (Instant::now(), give_up.clone());
+        self.under_way.insert(number, entry);
         self.handshakes.push(Box::pin(async move {
             let handshake = timeout(HANDSHAKE_MAX, incoming.handshake);
             let outcome = match give_up.run_until_cancelled(handshake).await {
                 Some(Ok(outcome)) => outcome,
-                Some(Err(_)) => Err(late(format!("within {HANDSHAKE_MAX:?}"))),
-                None => Err(late(format!("before {HANDSHAKES_MAX} others began"))),
+                Some(Err(_)) => Err(late("in time")),
+                None => Err(late("when others needed its place")),
             };
             Ended {
                 number,
@@ -104,7 +109,7 @@ impl Admission {
     }
 }
 
-fn late(when: String) -> io::Error {
+fn late(when: &str) -> io::Error {
     let message = format!("the handshake was not over {when}");
     io::Error::new(io::ErrorKind::TimedOut, message)
 }
@@ -186,7 +191,7 @@ mod tests {
         impl Stream<Item = io::Result<Admitted>>,
         Problems,
     ) {
-        let (connections, listened) = mpsc::channel(HANDSHAKES_MAX * 2);
+        let (connections, listened) = mpsc::channel(max * 2);
         let problems = Problems::default();
         let noted = problems.clone();
         let refused = move |_, error: &io::Error| noted.lock().push(error.to_string());
@@ -212,23 +217,27 @@ mod tests {
         assert!(timeout(HANDSHAKE_MAX * 2, admitted.next()).await.is_err());
         assert_eq!(
             *problems.lock(),
-            ["the handshake was not over within 5s".to_owned()]
+            ["the handshake was not over in time".to_owned()]
         );
     }
 
     #[tokio::test(start_paused = true)]
     async fn stalled_handshakes_make_room_for_new_ones() {
-        let (connections, admitted, problems) = listening(HANDSHAKES_MAX * 4);
+        let (connections, admitted, problems) = listening(8);
         let mut admitted = pin!(admitted);
-        let stalled = (0..HANDSHAKES_MAX).map(|_| Handshake::Stalled);
+        let stalled = (0..8 / HANDSHAKES_SHARE).map(|_| Handshake::Stalled);
         for handshake in stalled.chain([Handshake::Ready]) {
             let sent = connections.send((stream(), handshake)).await;
             sent.expect("room");
         }
-        let first = timeout(HANDSHAKE_MAX / 2, admitted.next()).await;
+        let first = timeout(HANDSHAKE_GRACE / 2, admitted.next()).await;
+        assert!(first.is_err(), "it waits for a place");
+        let first = timeout(HANDSHAKE_GRACE, admitted.next()).await;
         assert!(matches!(first, Ok(Some(Ok(_)))));
-        let problems = problems.lock();
-        assert!(problems.len() <= 1, "{problems:?}");
+        assert_eq!(
+            *problems.lock(),
+            ["the handshake was not over when others needed its place".to_owned()]
+        );
     }
 
     #[tokio::test(start_paused = true)]
