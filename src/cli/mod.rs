@@ -7,15 +7,17 @@ mod status;
 mod verdict;
 mod version;
 
+use std::fs;
 use std::future::Future;
 use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
 use crate::causes;
-use crate::client::{Client, ClientError};
+use crate::client::{Client, ClientBuilder};
 use crate::demo;
 use crate::display::output;
 
@@ -66,6 +68,25 @@ pub struct NodeArgs {
         default_value = "http://127.0.0.1:7400"
     )]
     nodes: Vec<String>,
+    /// PEM file of the authority whose certificates nodes with https must show
+    #[arg(long = "ca", value_name = "FILE", env = "LIKEWISE_CA")]
+    authority: Option<PathBuf>,
+    /// PEM file of an operator's certificate
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIKEWISE_CERTIFICATE",
+        requires = "key"
+    )]
+    certificate: Option<PathBuf>,
+    /// PEM file of the certificate's key
+    #[arg(
+        long,
+        value_name = "FILE",
+        env = "LIKEWISE_KEY",
+        requires = "certificate"
+    )]
+    key: Option<PathBuf>,
     /// What was seen before, from an earlier answer: nothing older is shown
     #[arg(
         long,
@@ -89,13 +110,32 @@ pub enum Output {
 }
 
 impl NodeArgs {
-    fn client(&self) -> Result<Client, ClientError> {
-        Client::builder()
+    fn client(&self) -> anyhow::Result<Client> {
+        let client = self
+            .trusting()?
             .endpoints(self.nodes.iter().cloned())
             .token(self.token.clone())
             .deadline(calls::DEADLINE)
-            .connect_lazy()
+            .connect_lazy()?;
+        Ok(client)
     }
+
+    /// The beginning of a client that believes and is who the files say.
+    fn trusting(&self) -> anyhow::Result<ClientBuilder> {
+        let mut builder = Client::builder();
+        if let Some(authority) = &self.authority {
+            builder = builder.authority(read("--ca", authority)?);
+        }
+        if let (Some(certificate), Some(key)) = (&self.certificate, &self.key) {
+            let certificate = read("--certificate", certificate)?;
+            builder = builder.certificate(certificate, read("--key", key)?);
+        }
+        Ok(builder)
+    }
+}
+
+fn read(flag: &str, path: &Path) -> anyhow::Result<Vec<u8>> {
+    fs::read(path).with_context(|| format!("cannot read {flag} {}", path.display()))
 }
 
 /// Runs the command of this process and says how it went.

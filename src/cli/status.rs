@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 
 use super::verdict::{Said, Verdict, judge, state};
 use super::{NodeArgs, Output};
-use crate::client::Client;
+use crate::client::ClientBuilder;
 use crate::display::figures::{bytes, instant, since, span};
 use crate::display::output;
 use crate::display::table::{Align, Table};
@@ -25,7 +25,9 @@ pub struct StatusArgs {
 const DEADLINE: Duration = Duration::from_secs(3);
 
 pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
-    let said = join_all(args.nodes.nodes.iter().map(|node| ask(node))).await;
+    let trusting = args.nodes.trusting()?;
+    let nodes = args.nodes.nodes.iter();
+    let said = join_all(nodes.map(|node| ask(node, trusting.clone()))).await;
     let (verdict, remarks) = judge(&said);
     match args.nodes.output {
         Output::Json => output::line(json(verdict, &remarks, &said))?,
@@ -34,8 +36,8 @@ pub async fn run(args: StatusArgs) -> anyhow::Result<ExitCode> {
     Ok(ExitCode::from(verdict.code()))
 }
 
-async fn ask(node: &str) -> Said {
-    let client = Client::builder()
+async fn ask(node: &str, trusting: ClientBuilder) -> Said {
+    let client = trusting
         .endpoints([node])
         .deadline(DEADLINE)
         .attempt_timeout(DEADLINE)

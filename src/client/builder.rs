@@ -3,10 +3,11 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tonic::transport::{Channel, Endpoint};
+use tonic::transport::{Channel, ClientTlsConfig, Endpoint};
 
 use super::memory::Memory;
 use super::retry::Endpoints;
+use super::trust::Trust;
 use super::{Client, ClientError};
 use crate::causes::innermost;
 
@@ -44,6 +45,7 @@ const KEEP_ALIVE_TIMEOUT: Duration = Duration::from_secs(3);
 pub struct ClientBuilder {
     endpoints: Vec<String>,
     token: String,
+    trust: Trust,
     settings: Settings,
 }
 
@@ -52,6 +54,7 @@ impl Default for ClientBuilder {
         Self {
             endpoints: Vec::new(),
             token: String::new(),
+            trust: Trust::default(),
             settings: Settings {
                 deadline: DEADLINE,
                 attempt_timeout: ATTEMPT_TIMEOUT,
@@ -62,7 +65,8 @@ impl Default for ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// The nodes as `http://host:port`, the nearest first; the others are gone to when it fails.
+    /// The nodes as `http://host:port` or `https://host:port`, the nearest first; the others are gone to
+    /// when it fails.
     pub fn endpoints<S: Into<String>>(mut self, endpoints: impl IntoIterator<Item = S>) -> Self {
         self.endpoints.extend(endpoints.into_iter().map(Into::into));
         self
@@ -71,6 +75,18 @@ impl ClientBuilder {
     /// What an earlier client has seen. Nothing by default.
     pub fn token(mut self, token: impl Into<String>) -> Self {
         self.token = token.into();
+        self
+    }
+
+    /// Whose certificates nodes with `https` must show, for the names of their hosts: PEM. Needed for these.
+    pub fn authority(mut self, pem: impl Into<Vec<u8>>) -> Self {
+        self.trust.set_authority(pem.into());
+        self
+    }
+
+    /// A certificate and its key, to prove to be an operator to nodes with `https`: PEM.
+    pub fn certificate(mut self, pem: impl Into<Vec<u8>>, key_pem: impl Into<Vec<u8>>) -> Self {
+        self.trust.set_certificate(pem.into(), key_pem.into());
         self
     }
 
@@ -131,11 +147,13 @@ impl ClientBuilder {
         if self.endpoints.is_empty() {
             return Err(ClientError::NoEndpoint);
         }
-        self.endpoints.iter().map(|text| describe(text)).collect()
+        let tls = self.trust.tls()?;
+        let described = self.endpoints.iter();
+        described.map(|text| describe(text, tls.as_ref())).collect()
     }
 }
 
-fn describe(text: &str) -> Result<(String, Endpoint), ClientError> {
+fn describe(text: &str, tls: Option<&ClientTlsConfig>) -> Result<(String, Endpoint), ClientError> {
     let bad = |problem: String| ClientError::BadEndpoint {
         endpoint: text.to_owned(),
         problem,
@@ -149,6 +167,17 @@ fn describe(text: &str) -> Result<(String, Endpoint), ClientError> {
     if endpoint.uri().port_u16().is_none() {
         return Err(bad("it has no port".to_owned()));
     }
+    let endpoint = match (endpoint.uri().scheme_str(), tls) {
+        (Some("http"), _) => endpoint,
+        (Some("https"), Some(tls)) => endpoint
+            .tls_config(tls.clone())
+            .map_err(|error| bad(innermost(&error).to_string()))?,
+        (Some("https"), None) => {
+            let problem = "an authority must be given to tell the node's certificate by";
+            return Err(bad(problem.to_owned()));
+        }
+        _ => return Err(bad("it is neither http nor https".to_owned())),
+    };
     let endpoint = endpoint
         .connect_timeout(CONNECT_TIMEOUT)
         .tcp_nodelay(true)
@@ -164,12 +193,41 @@ mod tests {
 
     #[test]
     fn endpoints_need_a_host_and_a_port() {
-        for bad in ["", "http://", "http://localhost", "http://a b:1"] {
-            assert!(describe(bad).is_err(), "{bad:?}");
+        let bad = [
+            "",
+            "http://",
+            "http://localhost",
+            "http://a b:1",
+            "ftp://localhost:1",
+        ];
+        for bad in bad {
+            assert!(describe(bad, None).is_err(), "{bad:?}");
         }
         for good in ["http://localhost:7400", "127.0.0.1:1", "http://[::1]:1"] {
-            assert!(describe(good).is_ok(), "{good:?}");
+            assert!(describe(good, None).is_ok(), "{good:?}");
         }
+    }
+
+    #[tokio::test]
+    async fn https_needs_an_authority_that_can_be_read() {
+        let lazy = |builder: ClientBuilder| {
+            let connected = builder.endpoints(["https://localhost:1"]).connect_lazy();
+            connected.err().expect("refused").to_string()
+        };
+        let none = lazy(Client::builder());
+        assert!(none.contains("an authority must be given"), "{none}");
+        let garbled = lazy(Client::builder().authority("secret"));
+        assert_eq!(
+            garbled,
+            "the authority holds no certificate in the PEM form"
+        );
+        let garbled = lazy(Client::builder().certificate("secret", "secret"));
+        assert_eq!(
+            garbled,
+            "the certificate holds no certificate in the PEM form"
+        );
+        let builder = Client::builder().certificate("secret", "secret");
+        assert!(!format!("{builder:?}").contains("secret"));
     }
 
     #[tokio::test]

@@ -17,8 +17,14 @@ const REASON_PREFIX: &str = "REASON_";
 #[derive(Debug, Clone, thiserror::Error)]
 pub enum ClientError {
     /// The client was described wrongly; nothing was sent.
-    #[error("{endpoint:?} is no endpoint: {problem}; write http://host:port")]
+    #[error("{endpoint:?} is no endpoint: {problem}; write http://host:port or https://host:port")]
     BadEndpoint { endpoint: String, problem: String },
+    /// A certificate or key cannot be used; nothing was sent.
+    #[error("the {what} {problem}")]
+    BadCertificate {
+        what: &'static str,
+        problem: &'static str,
+    },
     /// The client was described without an endpoint; nothing was sent.
     #[error("no endpoint is given")]
     NoEndpoint,

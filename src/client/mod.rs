@@ -26,6 +26,7 @@ mod error;
 mod memory;
 mod retry;
 mod stream;
+mod trust;
 mod watch;
 
 pub use batch::Batch;
