@@ -16,7 +16,7 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use address::{AddressError, PeerAddress, StaticPeer};
+pub use address::StaticPeer;
 pub use exchange::{Reads, Replication};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
 pub use relations::Violation;
