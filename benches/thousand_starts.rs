@@ -98,8 +98,10 @@ async fn start(folder: &Path) -> anyhow::Result<RunningNode> {
     let mut config = Config::default();
     config.node.data_dir = folder.to_owned();
     let loopback = SocketAddr::from(([127, 0, 0, 1], 0));
+    let clients = TcpListener::bind(loopback).await?;
     let network = Network {
-        clients: TcpListener::bind(loopback).await?,
+        client_address: clients.local_addr()?,
+        clients: Box::new(clients),
         peers: Box::new(TcpListener::bind(loopback).await?),
         transport: Arc::new(TcpTransport::default()),
     };

@@ -23,6 +23,10 @@ pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
 pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
 
+/// How long the handshake of an accepted connection may take.
+pub const HANDSHAKE_MAX: Duration = Duration::from_secs(5);
+/// Handshakes under way at once on one listener; a further one ends the oldest.
+pub const HANDSHAKES_MAX: usize = 64;
 /// How long a new connection may take until it has said that it speaks HTTP/2. One that says nothing
 /// would hold a place for ever, for nobody asks it whether it lives.
 pub const PREFACE_MAX: Duration = Duration::from_secs(10);
@@ -119,6 +123,7 @@ pub const BUCKET_LIKERS_MAX: usize = 1_024;
 /// Likers of a post, beyond which they are spread over all shards.
 pub const NARROW_POST_LIKERS_MAX: usize = 2_048;
 
+const _: () = assert!(HANDSHAKES_MAX < PEER_CONNECTIONS_MAX);
 const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);

@@ -20,11 +20,12 @@ use likewise::replication::catch_up::{
 };
 use likewise::replication::links::{LinkBoard, LinkView};
 use likewise::replication::session::Agreement;
+use likewise::replication::trust::AllowedRegions;
 use likewise::replication::{
     PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, links_to_dial, parts,
     start,
 };
-use likewise::seams::{Connection, IoFuture, Transport};
+use likewise::seams::{Established, IoFuture, Transport};
 use support::{Cutting, Machine, Node, assert_equal, unlike};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -46,7 +47,12 @@ struct Gated {
 }
 
 impl Transport for Gated {
-    fn connect<'a>(&'a self, host: &'a str, port: u16) -> IoFuture<'a, Box<dyn Connection>> {
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        expected: Option<&'a Region>,
+    ) -> IoFuture<'a, Established> {
         Box::pin(async move {
             let mut gate = self.gate.clone();
             let now = *gate.borrow();
@@ -55,7 +61,7 @@ impl Transport for Gated {
                 Gate::Cut => return Err(io::ErrorKind::ConnectionRefused.into()),
                 Gate::Silent => return pending().await,
             }
-            let mut far = self.tcp.connect(host, port).await?;
+            let mut far = self.tcp.connect(host, port, expected).await?.io;
             let (near, mut middle) = tokio::io::duplex(64 << 10);
             tokio::spawn(async move {
                 tokio::select! {
@@ -66,7 +72,7 @@ impl Transport for Gated {
                 let cut = gate.wait_for(|gate| *gate == Gate::Cut).await;
                 drop(cut);
             });
-            Ok(Box::new(near) as Box<dyn Connection>)
+            Ok(Established::anonymous(near))
         })
     }
 }
@@ -147,6 +153,7 @@ impl Seat {
     async fn speak(self, peers: Vec<PeerEndpoint>, gate: &watch::Sender<Gate>) -> Speaking {
         let options = ReplicationOptions {
             peers,
+            regions: AllowedRegions::default(),
             relay_after_ms: 300,
             backoff_min_ms: 10,
             backoff_max_ms: 100,

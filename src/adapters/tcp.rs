@@ -4,10 +4,11 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 
+use crate::ids::Region;
 use crate::seams::IoFuture;
-use crate::seams::transport::{Connection, Listener, Transport};
+use crate::seams::transport::{Established, Incoming, Listener, Remote, Transport};
 
 /// Dials over TCP, without delay of small packets, with keep-alive probes.
 #[derive(Debug, Default)]
@@ -16,44 +17,76 @@ pub struct TcpTransport {
 }
 
 impl Transport for TcpTransport {
-    fn connect<'a>(&'a self, host: &'a str, port: u16) -> IoFuture<'a, Box<dyn Connection>> {
+    /// Nobody proves anything in the clear, so whom to expect is of no use here.
+    fn connect<'a>(
+        &'a self,
+        host: &'a str,
+        port: u16,
+        _expected: Option<&'a Region>,
+    ) -> IoFuture<'a, Established> {
         Box::pin(async move {
-            let host = host.trim_start_matches('[').trim_end_matches(']');
-            let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-            if addresses.is_empty() {
-                return Err(io::Error::new(io::ErrorKind::NotFound, "no address"));
-            }
-            // Each dial begins with another address: one that swallows packets uses up the whole time.
-            let turn = self.dials.fetch_add(1, Ordering::Relaxed) % addresses.len();
-            addresses.rotate_left(turn);
-            let mut last = io::Error::from(io::ErrorKind::NotFound);
-            for address in addresses {
-                match dial(address).await {
-                    Ok(connection) => return Ok(connection),
-                    Err(error) => last = error,
-                }
-            }
-            Err(last)
+            let stream = self.dial(host, port).await?;
+            let remote = Remote {
+                address: stream.peer_addr().ok(),
+                identity: None,
+            };
+            let io = Box::new(stream);
+            Ok(Established { io, remote })
         })
     }
 }
 
-async fn dial(address: SocketAddr) -> io::Result<Box<dyn Connection>> {
+impl TcpTransport {
+    pub(super) async fn dial(&self, host: &str, port: u16) -> io::Result<TcpStream> {
+        let host = host.trim_start_matches('[').trim_end_matches(']');
+        let mut addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
+        if addresses.is_empty() {
+            return Err(io::Error::new(io::ErrorKind::NotFound, "no address"));
+        }
+        // Each dial begins with another address: one that swallows packets uses up the whole time.
+        let turn = self.dials.fetch_add(1, Ordering::Relaxed) % addresses.len();
+        addresses.rotate_left(turn);
+        let mut last = io::Error::from(io::ErrorKind::NotFound);
+        for address in addresses {
+            match dial(address).await {
+                Ok(stream) => return Ok(stream),
+                Err(error) => last = error,
+            }
+        }
+        Err(last)
+    }
+}
+
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
     let socket = match address {
         SocketAddr::V4(_) => TcpSocket::new_v4()?,
         SocketAddr::V6(_) => TcpSocket::new_v6()?,
     };
     socket.set_nodelay(true)?;
     socket.set_keepalive(true)?;
-    Ok(Box::new(socket.connect(address).await?))
+    socket.connect(address).await
+}
+
+/// The next connection, without delay of small packets.
+pub(super) async fn accept(listener: &TcpListener) -> io::Result<(TcpStream, SocketAddr)> {
+    let (stream, address) = listener.accept().await?;
+    stream.set_nodelay(true)?;
+    Ok((stream, address))
 }
 
 impl Listener for TcpListener {
-    fn accept(&self) -> IoFuture<'_, Box<dyn Connection>> {
+    fn accept(&self) -> IoFuture<'_, Incoming> {
         Box::pin(async move {
-            let (stream, _) = TcpListener::accept(self).await?;
-            stream.set_nodelay(true)?;
-            Ok(Box::new(stream) as Box<dyn Connection>)
+            let (stream, address) = accept(self).await?;
+            let remote = Remote {
+                address: Some(address),
+                identity: None,
+            };
+            let io = Box::new(stream);
+            Ok(Incoming {
+                address: Some(address),
+                handshake: Box::pin(async move { Ok(Established { io, remote }) }),
+            })
         })
     }
 }
@@ -70,8 +103,11 @@ mod tests {
         let port = listener.local_addr().expect("bound").port();
         let transport = TcpTransport::default();
         let accept = Listener::accept(&listener);
-        let (dialled, accepted) = tokio::join!(transport.connect("localhost", port), accept);
-        let (mut dialled, mut accepted) = (dialled.expect("dialled"), accepted.expect("accepted"));
+        let dial = transport.connect("localhost", port, None);
+        let (dialled, accepted) = tokio::join!(dial, accept);
+        let handshake = accepted.expect("accepted").handshake;
+        let mut dialled = dialled.expect("dialled").io;
+        let mut accepted = handshake.await.expect("none is needed").io;
         dialled.write_all(b"ping").await.expect("written");
         let mut bytes = [0; 4];
         accepted.read_exact(&mut bytes).await.expect("read");

@@ -5,12 +5,10 @@
 //! [`CLIENT_DRAIN_MAX`] long.
 
 use std::io;
+use std::net::SocketAddr;
 use std::sync::Arc;
 
-use futures_util::stream::{self, Stream};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tonic::transport::server::{Connected, Router, TcpConnectInfo};
+use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
 
 use crate::api::Api;
@@ -20,10 +18,10 @@ use crate::api::health::Health;
 use crate::api::likes::Likes;
 use crate::api::status::Cluster;
 use crate::limits::{
-    ACCEPT_PAUSE, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
-    CLIENT_MESSAGE_BYTES_MAX,
+    CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CLIENT_MESSAGE_BYTES_MAX,
 };
-use crate::seams::preface::Admitted;
+use crate::seams::Listener;
+use crate::seams::admission::admitted;
 use crate::wire::CLIENT_DESCRIPTORS;
 use crate::wire::admin::admin_service_server::AdminServiceServer;
 use crate::wire::v1::cluster_service_server::ClusterServiceServer;
@@ -50,13 +48,17 @@ pub enum ServeError {
 
 /// Serves clients until the API's shutdown, then finishes what is under way.
 pub async fn serve_clients(
-    listener: TcpListener,
+    listener: Box<dyn Listener>,
     api: Arc<Api>,
     health: Health,
     limits: ConnectionLimits,
 ) -> Result<(), ServeError> {
     let shutdown = api.shutdown.clone();
-    let incoming = connections(listener, limits.connections_max);
+    let refused = Box::new(|address: Option<SocketAddr>, error: &io::Error| {
+        let address = address.map(tracing::field::display);
+        tracing::debug!(address, %error, "a client's connection is refused");
+    });
+    let incoming = admitted(listener, limits.connections_max, refused);
     let serve = router(&api, &health, &limits)?
         .serve_with_incoming_shutdown(incoming, shutdown.clone().cancelled_owned());
     tokio::pin!(serve);
@@ -109,48 +111,4 @@ fn router(
         .add_service(reflection().build_v1()?)
         .add_service(reflection().build_v1alpha()?);
     Ok(router)
-}
-
-/// Connections, at most so many at once.
-fn connections(
-    listener: TcpListener,
-    max: usize,
-) -> impl Stream<Item = io::Result<Admitted<TcpStream>>> + Send {
-    let places = Arc::new(Semaphore::new(max.min(Semaphore::MAX_PERMITS)));
-    stream::unfold((listener, places), |(listener, places)| async {
-        let place = places.clone().acquire_owned().await.ok()?;
-        let socket = accept(&listener).await;
-        let connection = Admitted::new(socket, place);
-        Some((Ok(connection), (listener, places)))
-    })
-}
-
-/// The next connection. A client that has gone again, or a lack of file descriptors, ends nothing.
-async fn accept(listener: &TcpListener) -> TcpStream {
-    loop {
-        let error = match listener.accept().await {
-            Ok((socket, _)) => match socket.set_nodelay(true) {
-                Ok(()) => return socket,
-                Err(error) => error,
-            },
-            Err(error) => error,
-        };
-        let gone = [
-            io::ErrorKind::ConnectionAborted,
-            io::ErrorKind::ConnectionReset,
-            io::ErrorKind::InvalidInput,
-        ];
-        if !gone.contains(&error.kind()) {
-            tracing::warn!(%error, "no connection could be taken");
-            tokio::time::sleep(ACCEPT_PAUSE).await;
-        }
-    }
-}
-
-impl Connected for Admitted<TcpStream> {
-    type ConnectInfo = TcpConnectInfo;
-
-    fn connect_info(&self) -> TcpConnectInfo {
-        self.io.connect_info()
-    }
 }

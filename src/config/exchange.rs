@@ -3,6 +3,8 @@
 use serde::{Deserialize, Serialize};
 
 use super::StaticPeer;
+use crate::ids::Region;
+use crate::replication::trust::AllowedRegions;
 use crate::replication::{PeerEndpoint, ReplicationOptions};
 
 /// `[reads]`: reads and unlikes that wait until the node covers their token.
@@ -50,7 +52,7 @@ pub struct Replication {
 
 impl Replication {
     /// What replication is told at its start.
-    pub fn options(&self, peers: &[StaticPeer]) -> ReplicationOptions {
+    pub fn options(&self, peers: &[StaticPeer], regions: &[Region]) -> ReplicationOptions {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let endpoint = |peer: &StaticPeer| PeerEndpoint {
             region: peer.region.clone(),
@@ -59,6 +61,7 @@ impl Replication {
         };
         ReplicationOptions {
             peers: peers.iter().map(endpoint).collect(),
+            regions: AllowedRegions::only(regions.iter().cloned()),
             relay_after_ms: self.relay_after_ms,
             backoff_min_ms: self.backoff_min_ms,
             backoff_max_ms: self.backoff_max_ms,

@@ -50,6 +50,7 @@ impl Default for Config {
         Self {
             cluster: Cluster {
                 id: ClusterId::new("likewise").expect("a valid name"),
+                regions: Vec::new(),
             },
             node: Node {
                 region: Region::new("local").expect("a valid name"),

@@ -17,6 +17,10 @@ pub struct Cluster {
     /// and so is a data folder or token of theirs. It cannot be changed later.
     #[serde(with = "text")]
     pub id: ClusterId,
+    /// The regions whose nodes may be peers, this node's among them; empty for any. A node of another region
+    /// is refused, also with a certificate of the cluster.
+    #[serde(with = "text::list")]
+    pub regions: Vec<Region>,
 }
 
 /// `[node]`: this node.

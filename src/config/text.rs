@@ -19,3 +19,32 @@ where
     text.parse()
         .map_err(|error| Error::custom(format!("{text:?} {error}")))
 }
+
+/// Lists of such values.
+pub mod list {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::de::Error;
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<T: Display, S: Serializer>(
+        values: &[T],
+        serializer: S,
+    ) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(values.iter().map(ToString::to_string))
+    }
+
+    pub fn deserialize<'de, T, D>(deserializer: D) -> Result<Vec<T>, D::Error>
+    where
+        T: FromStr<Err: Display>,
+        D: Deserializer<'de>,
+    {
+        let texts = Vec::<String>::deserialize(deserializer)?;
+        let parse = |text: &String| {
+            text.parse()
+                .map_err(|error| Error::custom(format!("{text:?} {error}")))
+        };
+        texts.iter().map(parse).collect()
+    }
+}

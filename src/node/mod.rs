@@ -15,7 +15,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Context;
-use tokio::net::TcpListener;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
@@ -50,7 +49,9 @@ pub use run::run;
 
 /// The network of a node. Listeners are bound by the caller.
 pub struct Network {
-    pub clients: TcpListener,
+    pub clients: Box<dyn Listener>,
+    /// Where clients reach it.
+    pub client_address: SocketAddr,
     pub peers: Box<dyn Listener>,
     pub transport: Arc<dyn Transport>,
 }
@@ -122,10 +123,7 @@ pub async fn start(
     }
     let (keeping, log_failed) = Keeping::start(config, recovered, &seams, workers.as_ref());
     let stop_clients = CancellationToken::new();
-    let client_address = network
-        .clients
-        .local_addr()
-        .context("the clients' listener")?;
+    let client_address = network.client_address;
     let health = Health::new().await;
     let stop = stop_clients.clone();
     let clients = keeping.serve_clients(config, network.clients, health.clone(), stop);
@@ -231,7 +229,7 @@ impl Keeping {
     fn serve_clients(
         &self,
         config: &Config,
-        listener: TcpListener,
+        listener: Box<dyn Listener>,
         health: Health,
         stop: CancellationToken,
     ) -> tokio::task::JoinHandle<Result<(), ServeError>> {
@@ -313,7 +311,9 @@ async fn become_ready(
 }
 
 fn replication_options(config: &Config) -> ReplicationOptions {
-    config.replication.options(&config.peers.static_peers)
+    config
+        .replication
+        .options(&config.peers.static_peers, &config.cluster.regions)
 }
 
 fn api_limits(config: &Config) -> ApiLimits {

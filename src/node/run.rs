@@ -106,7 +106,8 @@ async fn bind(config: &Config) -> anyhow::Result<(Network, SocketAddr)> {
         .with_context(|| format!("cannot listen for peers on {peers} (peers.listen)"))?;
     let address = listener.local_addr().context("the peers' listener")?;
     let network = Network {
-        clients,
+        client_address: clients.local_addr().context("the clients' listener")?,
+        clients: Box::new(clients),
         peers: Box::new(listener),
         transport: Arc::new(TcpTransport::default()),
     };

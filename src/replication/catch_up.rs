@@ -214,8 +214,8 @@ async fn take_snapshot(
         ..SnapshotRequest::default()
     };
     let opening = async {
-        let channel = dialer::connect(exchange, endpoint).await?;
-        let mut client = ReplicationServiceClient::new(channel)
+        let connected = dialer::connect(exchange, endpoint).await?;
+        let mut client = ReplicationServiceClient::new(connected.channel)
             .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
         let response = client.snapshot(request).await;
         response.map_err(|status| SnapshotFault(status.message().to_owned()))

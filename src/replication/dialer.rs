@@ -1,5 +1,7 @@
 //! Dials one configured peer, runs the session, and dials again: for as long as the node runs.
 
+use std::future::ready;
+use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +13,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::causes;
+use crate::ids::Region;
 use crate::limits::{OUTGOING_FRAMES_MAX, PEER_MESSAGE_BYTES_MAX};
 use crate::replication::catch_up::SnapshotFault;
 use crate::replication::driver::{self, Call, Ended};
@@ -36,7 +39,7 @@ pub(super) async fn run(exchange: Arc<Exchange>, peer: PeerEndpoint) {
         // Only the session itself says goodbye when the node stops; the dial before it is dropped.
         let outcome = match stop.run_until_cancelled(dialer.open()).await {
             None => return,
-            Some(Ok((frames, outgoing))) => dialer.session(frames, outgoing).await,
+            Some(Ok(opened)) => dialer.session(opened).await,
             Some(Err(problem)) => Err(problem),
         };
         dialer.note(outcome);
@@ -47,7 +50,12 @@ pub(super) async fn run(exchange: Arc<Exchange>, peer: PeerEndpoint) {
     }
 }
 
-type Opened = (tonic::Streaming<SyncResponse>, mpsc::Sender<SyncRequest>);
+/// A call that the peer has taken.
+struct Opened {
+    frames: tonic::Streaming<SyncResponse>,
+    outgoing: mpsc::Sender<SyncRequest>,
+    certified_region: Option<Region>,
+}
 
 struct Dialer {
     exchange: Arc<Exchange>,
@@ -61,31 +69,38 @@ impl Dialer {
     async fn open(&self) -> Result<Opened, String> {
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES_MAX);
         let opening = async {
-            let channel = connect(&self.exchange, &self.peer).await;
-            let channel = channel.map_err(|error| error.to_string())?;
-            let mut client = ReplicationServiceClient::new(channel)
+            let connected = connect(&self.exchange, &self.peer).await;
+            let connected = connected.map_err(|error| error.to_string())?;
+            let mut client = ReplicationServiceClient::new(connected.channel)
                 .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
             let response = client.sync(ReceiverStream::new(frames)).await;
-            response.map_err(|status| format!("the peer refused the session: {status}"))
+            let response =
+                response.map_err(|status| format!("the peer refused the session: {status}"))?;
+            Ok::<_, String>((response.into_inner(), connected.certified_region))
         };
         let limit = Duration::from_millis(self.exchange.options.dial_timeout_ms);
         let opened = timeout(limit, opening).await;
-        let opened = opened.map_err(|_| format!("no answer within {limit:?}"))??;
-        Ok((opened.into_inner(), outgoing))
+        let opened = opened.map_err(|_| format!("no answer within {limit:?}"))?;
+        let (frames, certified_region) = opened?;
+        Ok(Opened {
+            frames,
+            outgoing,
+            certified_region,
+        })
     }
 
     /// Runs the session. Where the other direction's was kept, waits until that has ended.
-    async fn session(
-        &self,
-        frames: tonic::Streaming<SyncResponse>,
-        outgoing: mpsc::Sender<SyncRequest>,
-    ) -> Result<(), String> {
+    async fn session(&self, opened: Opened) -> Result<(), String> {
         let call = Call {
             direction: Direction::Dialled,
             expected_region: Some(self.peer.region.clone()),
+            certified_region: opened.certified_region,
         };
-        let incoming = frames.map(|frame| frame.map(|response| response.frame));
+        let outgoing = opened.outgoing;
+        let incoming = opened
+            .frames
+            .map(|frame| frame.map(|response| response.frame));
         let wrap = |frame| SyncRequest { frame: Some(frame) };
         let ended = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap)).await;
         if ended.reason == Some(CloseReason::Duplicate) {
@@ -123,11 +138,28 @@ impl Dialer {
     }
 }
 
-/// A connection to the peer, by the transport seam. The caller bounds the time.
+/// A connection to a peer.
+pub(super) struct Connected {
+    pub channel: Channel,
+    /// The region that the peer proved to be of; none without certificates.
+    pub certified_region: Option<Region>,
+}
+
+/// Connects to the peer, by the transport seam. The caller bounds the time.
+///
+/// The channel is this one connection: once it is lost, calls fail. It would else be dialled again unseen,
+/// and another node may answer there.
 pub(super) async fn connect(
     exchange: &Exchange,
     peer: &PeerEndpoint,
-) -> Result<Channel, SnapshotFault> {
+) -> Result<Connected, SnapshotFault> {
+    let dial = exchange
+        .transport
+        .connect(&peer.host, peer.port, Some(&peer.region));
+    let established = dial
+        .await
+        .map_err(|error| SnapshotFault(causes::told(&error)))?;
+    let certified_region = established.remote.region().cloned();
     let fault = |error: tonic::transport::Error| SnapshotFault(causes::told(&error));
     let endpoint = Endpoint::from_shared(format!("http://{peer}")).map_err(fault)?;
     let endpoint = endpoint
@@ -135,14 +167,14 @@ pub(super) async fn connect(
         .keep_alive_timeout(KEEPALIVE_TIMEOUT)
         .keep_alive_while_idle(true)
         .http2_adaptive_window(true);
-    let transport = exchange.transport.clone();
-    let (host, port) = (peer.host.clone(), peer.port);
+    let mut once = Some(TokioIo::new(established.io));
     let connector = tower::service_fn(move |_: Uri| {
-        let (transport, host) = (transport.clone(), host.clone());
-        async move { transport.connect(&host, port).await.map(TokioIo::new) }
+        let lost = || io::Error::new(io::ErrorKind::NotConnected, "the connection was lost");
+        ready(once.take().ok_or_else(lost))
     });
-    endpoint
-        .connect_with_connector(connector)
-        .await
-        .map_err(fault)
+    let channel = endpoint.connect_with_connector(connector).await;
+    Ok(Connected {
+        channel: channel.map_err(fault)?,
+        certified_region,
+    })
 }

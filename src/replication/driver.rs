@@ -47,6 +47,8 @@ const CLOSE_LINGER: Duration = Duration::from_millis(500);
 pub(super) struct Call {
     pub direction: Direction,
     pub expected_region: Option<Region>,
+    /// The region that the peer proved to be of; none without certificates.
+    pub certified_region: Option<Region>,
 }
 
 /// How a session ended.
@@ -162,6 +164,8 @@ impl Driver {
         let settings = Settings {
             cluster: exchange.engine.cluster().clone(),
             expected_region: call.expected_region,
+            certified_region: call.certified_region,
+            regions: options.regions.clone(),
             heartbeat_ms: options.heartbeat_ms,
             silence_ms: options.silence_ms,
             relay_after_ms: options.relay_after_ms,

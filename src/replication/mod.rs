@@ -14,6 +14,7 @@ pub mod parts;
 mod server;
 pub mod session;
 pub mod staged;
+pub mod trust;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +34,7 @@ use crate::log::LogReader;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::{CatchUp, SnapshotParts};
 use crate::replication::links::LinkBoard;
+use crate::replication::trust::AllowedRegions;
 use crate::seams::{Listener, Randomness, Transport};
 
 /// An idle connection is probed this often,
@@ -62,6 +64,8 @@ impl fmt::Display for PeerEndpoint {
 pub struct ReplicationOptions {
     /// One a region at most.
     pub peers: Vec<PeerEndpoint>,
+    /// Whose nodes may be peers.
+    pub regions: AllowedRegions,
     pub relay_after_ms: u64,
     pub backoff_min_ms: u64,
     pub backoff_max_ms: u64,

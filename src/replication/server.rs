@@ -1,18 +1,19 @@
 //! The peers' listener: accepts connections within bounds and serves `ReplicationService`.
 
 use std::io;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
-use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
-use tokio::sync::{Semaphore, mpsc};
-use tokio::time::{sleep, timeout};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Server;
-use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::counts::Counts;
+use crate::ids::Region;
 use crate::limits::{
     OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, PEER_STREAMS_MAX,
 };
@@ -20,8 +21,9 @@ use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
 use crate::replication::driver::{self, Call};
 use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
-use crate::seams::preface::Admitted;
-use crate::seams::{Connection, Listener};
+use crate::seams::admission::admitted;
+use crate::seams::{Listener, Remote};
+use crate::wire::connections::remote;
 use crate::wire::frames::{check_protocol, read_replica};
 use crate::wire::replication::replication_service_server::{
     ReplicationService, ReplicationServiceServer,
@@ -30,12 +32,12 @@ use crate::wire::replication::{
     GossipRequest, GossipResponse, SnapshotRequest, SnapshotResponse, SyncRequest, SyncResponse,
 };
 
-/// The pause after a connection could not be accepted, such as for want of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
-
 /// Serves until the node stops.
 pub(super) async fn run(exchange: Arc<Exchange>, listener: Box<dyn Listener>) {
     let stop = exchange.stop.clone();
+    let counts = exchange.counts.clone();
+    let refused = Box::new(move |address, error: &io::Error| refuse(&counts, address, error));
+    let connections = admitted(listener, PEER_CONNECTIONS_MAX, refused);
     let service = ReplicationServiceServer::new(PeerService { exchange })
         .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
         .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
@@ -45,43 +47,35 @@ pub(super) async fn run(exchange: Arc<Exchange>, listener: Box<dyn Listener>) {
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(PEER_STREAMS_MAX)
         .add_service(service)
-        .serve_with_incoming_shutdown(accepted(listener), stop.cancelled_owned())
+        .serve_with_incoming_shutdown(connections, stop.cancelled_owned())
         .await;
     if let Err(error) = served {
         tracing::error!(%error, "the peers' listener failed");
     }
 }
 
-/// Accepted connections; while as many as allowed are open, none is accepted.
-fn accepted(
-    listener: Box<dyn Listener>,
-) -> impl Stream<Item = io::Result<Admitted<Box<dyn Connection>>>> {
-    let permits = Arc::new(Semaphore::new(PEER_CONNECTIONS_MAX));
-    futures_util::stream::unfold((listener, permits), |(listener, permits)| async move {
-        let permit = permits.clone().acquire_owned().await;
-        let permit = permit.expect("the semaphore is never closed");
-        let connection = loop {
-            match listener.accept().await {
-                Ok(connection) => break connection,
-                Err(error) => {
-                    tracing::warn!(%error, "a peer's connection was not accepted");
-                    sleep(ACCEPT_PAUSE).await;
-                }
-            }
-        };
-        let accepted = Admitted::new(connection, permit);
-        Some((Ok(accepted), (listener, permits)))
-    })
-}
-
-impl Connected for Admitted<Box<dyn Connection>> {
-    type ConnectInfo = ();
-
-    fn connect_info(&self) {}
+/// Counts a peer whose handshake failed, and says why.
+fn refuse(counts: &Counts, address: Option<SocketAddr>, error: &io::Error) {
+    counts.peers_refused.one_more();
+    let address = address.map(tracing::field::display);
+    tracing::warn!(address, %error, "a peer's connection is refused");
 }
 
 struct PeerService {
     exchange: Arc<Exchange>,
+}
+
+impl PeerService {
+    /// Refuses a peer that says that it is of another region than it proved, or of one that may not join.
+    fn check_region(&self, remote: &Remote, claimed: &Region) -> Result<(), Status> {
+        let regions = &self.exchange.options.regions;
+        let Err(why) = regions.check(claimed, remote.region()) else {
+            return Ok(());
+        };
+        self.exchange.counts.peers_refused.one_more();
+        tracing::warn!(region = %claimed, %why, "a peer's call is refused");
+        Err(Status::permission_denied(why.to_string()))
+    }
 }
 
 type Answers<T> = Pin<Box<dyn Stream<Item = Result<T, Status>> + Send>>;
@@ -98,11 +92,13 @@ impl ReplicationService for PeerService {
             return Err(Status::unavailable("the node stops"));
         }
         let (outgoing, frames) = mpsc::channel(OUTGOING_FRAMES_MAX);
+        let certified_region = remote(&request).region().cloned();
         let incoming = request.into_inner();
         let incoming = incoming.map(|frame| frame.map(|request| request.frame));
         let call = Call {
             direction: Direction::Accepted,
             expected_region: None,
+            certified_region,
         };
         let wrap = |frame| SyncResponse { frame: Some(frame) };
         let session = driver::run(self.exchange.clone(), call, incoming, (outgoing, wrap));
@@ -125,6 +121,7 @@ impl ReplicationService for PeerService {
         &self,
         request: Request<SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
+        let remote = remote(&request);
         let request = request.into_inner();
         let refused = |error: crate::replication::frame::BadFrame| {
             Status::failed_precondition(error.to_string())
@@ -136,6 +133,7 @@ impl ReplicationService for PeerService {
             return Err(Status::failed_precondition(message));
         }
         let asker = read_replica(request.replica).map_err(refused)?;
+        self.check_region(&remote, &asker.region)?;
         if asker == self.exchange.engine.own() {
             return Err(Status::failed_precondition(
                 "the asker is this very replica",

@@ -4,6 +4,7 @@
 //! The same node runs in production and in the simulator; they differ in what is plugged in here.
 //! This layer knows no library and no operating system.
 
+pub mod admission;
 pub mod checkpoint_store;
 pub mod environment;
 pub mod files;
@@ -16,5 +17,5 @@ pub use checkpoint_store::CheckpointStore;
 pub use environment::{Clock, Randomness};
 pub use files::{File, Files, IoFuture};
 pub use membership::Membership;
-pub use transport::{Connection, Listener, Transport};
+pub use transport::{Connection, Established, Identity, Incoming, Listener, Remote, Transport};
 pub use workers::{Worker, WorkerHandle, WorkerLost, Workers};

@@ -9,6 +9,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::time::{Sleep, sleep};
 
+use super::transport::{Connection, Established, Remote};
 use crate::limits::{PREFACE_BYTES, PREFACE_MAX};
 
 /// Watches the first bytes of a connection. Must be made within a runtime.
@@ -54,24 +55,26 @@ impl PrefaceWatch {
 }
 
 /// A connection that holds its place among those that may be open, until it ends.
-pub struct Admitted<T> {
-    pub io: T,
+pub struct Admitted {
+    pub remote: Remote,
+    io: Box<dyn Connection>,
     preface: PrefaceWatch,
     _place: OwnedSemaphorePermit,
 }
 
-impl<T> Admitted<T> {
+impl Admitted {
     /// Must be called within a runtime.
-    pub fn new(io: T, place: OwnedSemaphorePermit) -> Self {
+    pub fn new(established: Established, place: OwnedSemaphorePermit) -> Self {
         Self {
-            io,
+            remote: established.remote,
+            io: established.io,
             preface: PrefaceWatch::default(),
             _place: place,
         }
     }
 }
 
-impl<T: AsyncRead + Unpin> AsyncRead for Admitted<T> {
+impl AsyncRead for Admitted {
     fn poll_read(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,
@@ -82,7 +85,7 @@ impl<T: AsyncRead + Unpin> AsyncRead for Admitted<T> {
     }
 }
 
-impl<T: AsyncWrite + Unpin> AsyncWrite for Admitted<T> {
+impl AsyncWrite for Admitted {
     fn poll_write(
         mut self: Pin<&mut Self>,
         context: &mut Context<'_>,

@@ -2,6 +2,7 @@
 //! clients' messages are checked and put into the words of the domain.
 
 pub mod batch;
+pub mod connections;
 pub mod field;
 pub mod requests;
 

@@ -78,7 +78,7 @@ pub async fn serve(node: Node, limits: ApiLimits, connections_max: usize) -> Ser
         streams_per_connection_max: 100,
     };
     let health = Health::new().await;
-    let serving = tokio::spawn(serve_clients(listener, api, health, connections));
+    let serving = tokio::spawn(serve_clients(Box::new(listener), api, health, connections));
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     let channel = endpoint.connect().await.expect("the node listens");
     Served {

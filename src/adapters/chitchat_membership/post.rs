@@ -40,6 +40,9 @@ pub struct PostOffice {
     connected: watch::Sender<()>,
     counts: Arc<Counts>,
     interval: Duration,
+    /// Whether the next message ends chitchat's task, as a bug of it would.
+    #[cfg(test)]
+    pub panic_planted: std::sync::atomic::AtomicBool,
 }
 
 impl PostOffice {
@@ -50,6 +53,8 @@ impl PostOffice {
             connected: watch::Sender::new(()),
             counts,
             interval,
+            #[cfg(test)]
+            panic_planted: false.into(),
         })
     }
 
@@ -213,6 +218,14 @@ impl Socket for Counter {
             let Some((from, bytes)) = self.office.incoming.next().await else {
                 return std::future::pending().await;
             };
+            #[cfg(test)]
+            if self
+                .office
+                .panic_planted
+                .swap(false, std::sync::atomic::Ordering::SeqCst)
+            {
+                panic!("planted");
+            }
             if let Some(message) = self.check(from, &bytes) {
                 return Ok((from, message));
             }

@@ -256,7 +256,8 @@ async fn survives_a_panic(us: Node) {
     let eu = Node::task("eu", 2);
     let _ways = connect(&eu, &us);
     eu.alive(&us.own).await;
-    us.membership.shared.office.plant_panic();
+    let office = &us.membership.shared.office;
+    office.panic_planted.store(true, Ordering::SeqCst);
     let mut restarted = us.counts.gossip_restarts.get();
     while restarted == 0 {
         tokio::time::sleep(Duration::from_millis(10)).await;

@@ -15,6 +15,7 @@ use crate::engine::replicas::ReplicaTable;
 use crate::ids::{ClusterId, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{BadFrame, CloseReason, Frame};
+use crate::replication::trust::AllowedRegions;
 
 /// What a session is told at its start.
 #[derive(Debug, Clone)]
@@ -22,6 +23,10 @@ pub struct Settings {
     pub cluster: ClusterId,
     /// The region that the dialled address is said to belong to.
     pub expected_region: Option<Region>,
+    /// The region that the peer proved to be of; none without certificates.
+    pub certified_region: Option<Region>,
+    /// Whose nodes may be peers.
+    pub regions: AllowedRegions,
     pub heartbeat_ms: u64,
     pub silence_ms: u64,
     pub relay_after_ms: u64,

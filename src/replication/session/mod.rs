@@ -333,6 +333,10 @@ impl Session {
             let message = "the peer is this very replica; check the peers' addresses";
             return Err(Fault::new(CloseReason::Own, message));
         }
+        let (regions, certified) = (&self.settings.regions, &self.settings.certified_region);
+        if let Err(why) = regions.check(&hello.replica.region, certified.as_ref()) {
+            return Err(Fault::new(CloseReason::NotAllowed, why.to_string()));
+        }
         match &self.settings.expected_region {
             Some(expected) if *expected != hello.replica.region => {
                 let found = &hello.replica.region;

@@ -9,6 +9,7 @@ use crate::replication::frame::{
 };
 use crate::replication::session::Input;
 use crate::replication::session::tests::world::{End, Node, replica, settings};
+use crate::replication::trust::AllowedRegions;
 
 fn hello(epoch: u128) -> Hello {
     Hello {
@@ -62,6 +63,26 @@ fn an_address_of_another_region_is_told() {
     let mut end = End::new(&node, expecting, 0);
     end.feed(Input::Frame(Frame::Hello(hello(2))), 1);
     assert!(matches!(end.ended, Some((CloseReason::WrongRegion, _))));
+}
+
+#[test]
+fn a_peer_of_another_region_than_its_certificate_is_refused() {
+    let node: Arc<Node> = Node::new("eu", 1);
+    let mut proving = settings();
+    proving.certified_region = Some(replica("ap", 1).region);
+    let mut end = End::new(&node, proving, 0);
+    end.feed(Input::Frame(Frame::Hello(hello(2))), 1);
+    assert!(matches!(end.ended, Some((CloseReason::NotAllowed, _))));
+}
+
+#[test]
+fn a_region_that_is_not_listed_is_refused() {
+    let node: Arc<Node> = Node::new("eu", 1);
+    let mut listing = settings();
+    listing.regions = AllowedRegions::only([replica("ap", 1).region]);
+    let mut end = End::new(&node, listing, 0);
+    end.feed(Input::Frame(Frame::Hello(hello(2))), 1);
+    assert!(matches!(end.ended, Some((CloseReason::NotAllowed, _))));
 }
 
 fn acknowledge_of(frame: u64, frontier: Entries, lineage: Described) -> Frame {

@@ -22,6 +22,7 @@ use crate::replication::session::{
     Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session, Settings,
     Verdict,
 };
+use crate::replication::trust::AllowedRegions;
 use crate::wire::frames::{read_frame, write_frame};
 
 /// Blocks of one segment of a test's log.
@@ -40,6 +41,8 @@ pub fn settings() -> Settings {
     Settings {
         cluster: ClusterId::new("test").expect("valid"),
         expected_region: None,
+        certified_region: None,
+        regions: AllowedRegions::default(),
         heartbeat_ms: 1_000,
         silence_ms: 4_000,
         relay_after_ms: 1_000,
