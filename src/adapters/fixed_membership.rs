@@ -43,6 +43,10 @@ impl Membership for FixedMembership {
 
     fn announce(&self, _: Announcement) {}
 
+    fn corresponds(&self) -> bool {
+        false
+    }
+
     fn correspond(&self, _: &Replica) -> Result<Box<dyn Correspondence>, Uncorresponding> {
         Err(Uncorresponding::NotNeeded)
     }

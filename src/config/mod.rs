@@ -20,7 +20,7 @@ pub use address::StaticPeer;
 pub use exchange::{Reads, Replication};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
 pub use relations::Violation;
-pub use sections::{Client, Cluster, LogFormat, Logging, Node, Peers};
+pub use sections::{Client, Cluster, LogFormat, Logging, MembershipKind, Node, Peers};
 pub use storage::{Checkpoint, Engine, Log, OnSyncFailure, RepeatedLikes};
 
 use crate::ids::{ClusterId, Region};
@@ -65,7 +65,13 @@ impl Default for Config {
             peers: Peers {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
                 insecure: false,
+                membership: MembershipKind::Gossip,
+                advertise: None,
+                seeds: Vec::new(),
                 static_peers: Vec::new(),
+                gossip_interval_ms: 1_000,
+                dead_after_ms: 10_000,
+                forget_after_ms: 24 * 60 * 60 * 1_000,
             },
             log: Log {
                 segment_bytes: 64 * MIB,

@@ -81,6 +81,9 @@ pub trait Membership: Send + Sync + 'static {
     /// Tells the others, soon. Never waits.
     fn announce(&self, announcement: Announcement);
 
+    /// Whether it wants messages exchanged with peers at all.
+    fn corresponds(&self) -> bool;
+
     /// Begins to exchange messages with a peer whose name has been checked.
     fn correspond(&self, peer: &Replica) -> Result<Box<dyn Correspondence>, Uncorresponding>;
 

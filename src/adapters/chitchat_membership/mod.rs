@@ -41,6 +41,15 @@ const SAMPLES: usize = 100;
 /// enough for everybody to notice, and short, for each restart makes a new one.
 const KEPT_GONE: u32 = 12;
 
+/// Where chitchat runs.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Home {
+    /// On a thread of its own, as in production.
+    Thread,
+    /// As a task of the running runtime, for tests and the simulator.
+    Task,
+}
+
 /// What the gossip is told at its start. `config` documents the figures.
 #[derive(Debug, Clone)]
 pub struct GossipOptions {
@@ -80,27 +89,25 @@ pub fn is_inside() -> bool {
 }
 
 impl ChitchatMembership {
-    /// On a thread of its own. It begins with the first announcement.
-    pub fn on_thread(options: GossipOptions, counts: Arc<Counts>) -> io::Result<Self> {
+    /// It begins to speak with the first announcement. An error says that the system gave no thread.
+    pub fn start(home: Home, options: GossipOptions, counts: Arc<Counts>) -> io::Result<Self> {
         let shared = Shared::new(options, counts);
-        let supervised = shared.clone();
-        let runtime = tokio::runtime::Builder::new_current_thread()
-            .enable_time()
-            .build()?;
-        std::thread::Builder::new()
-            .name("gossip".to_owned())
-            .spawn(move || {
-                INSIDE.set(true);
-                runtime.block_on(supervise(supervised));
-            })?;
+        let supervised = supervise(shared.clone());
+        match home {
+            Home::Task => drop(tokio::spawn(supervised)),
+            Home::Thread => {
+                let runtime = tokio::runtime::Builder::new_current_thread()
+                    .enable_time()
+                    .build()?;
+                let run = move || {
+                    INSIDE.set(true);
+                    runtime.block_on(supervised);
+                };
+                let thread = std::thread::Builder::new().name("gossip".to_owned());
+                drop(thread.spawn(run)?);
+            }
+        }
         Ok(Self { shared })
-    }
-
-    /// As a task of the running runtime, for tests and the simulator.
-    pub fn as_task(options: GossipOptions, counts: Arc<Counts>) -> Self {
-        let shared = Shared::new(options, counts);
-        drop(tokio::spawn(supervise(shared.clone())));
-        Self { shared }
     }
 }
 
@@ -117,6 +124,10 @@ impl Membership for ChitchatMembership {
             }
             is_news
         });
+    }
+
+    fn corresponds(&self) -> bool {
+        true
     }
 
     fn correspond(&self, peer: &Replica) -> Result<Box<dyn Correspondence>, Uncorresponding> {

@@ -37,6 +37,9 @@ fn announcement(own: &Replica, frontier: u64) -> Announcement {
     }
 }
 
+/// Longer than anything that is waited for, most of it in paused time.
+const PATIENCE: Duration = Duration::from_secs(3_600);
+
 /// A node with nothing but its membership.
 struct Node {
     own: Replica,
@@ -56,14 +59,15 @@ impl Node {
 
     fn task(region: &str, epoch: u128) -> Self {
         let counts = Arc::new(Counts::default());
-        let membership = ChitchatMembership::as_task(options(), counts.clone());
+        let membership = ChitchatMembership::start(Home::Task, options(), counts.clone());
+        let membership = membership.expect("no thread is needed");
         Self::of(membership, replica(region, epoch), counts)
     }
 
     async fn until(&self, what: &str, is_so: impl Fn(&[Member]) -> bool) -> Members {
         let mut members = self.membership.members();
         let found = members.wait_for(|members| is_so(members));
-        let found = tokio::time::timeout(Duration::from_secs(60), found).await;
+        let found = tokio::time::timeout(PATIENCE, found).await;
         match found {
             Ok(found) => found.expect("it runs").clone(),
             Err(_) => panic!("{what}: {:#?}", self.membership.members().borrow()),
@@ -289,7 +293,7 @@ async fn a_panic_of_chitchat_is_survived_by_a_thread_and_known_to_the_hook() {
         before(panic);
     }));
     let counts = Arc::new(Counts::default());
-    let membership = ChitchatMembership::on_thread(options(), counts.clone());
+    let membership = ChitchatMembership::start(Home::Thread, options(), counts.clone());
     let membership = membership.expect("a thread");
     assert!(!is_inside());
     survives_a_panic(Node::of(membership, replica("us", 3), counts)).await;

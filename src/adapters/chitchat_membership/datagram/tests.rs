@@ -69,30 +69,32 @@ fn digests() -> impl Strategy<Value = Vec<Digest>> {
 }
 
 fn deltas() -> impl Strategy<Value = Vec<Delta>> {
+    type Steps = Vec<(u64, String, u8)>;
     let steps = prop::collection::vec((1..1_000u64, "[ -~]{0,512}", 0..=STATUS_MAX), 0..8);
     let one = (0..NUMBER_MAX / 2, 0..NUMBER_MAX / 2, steps, 0..9u64);
     let all = prop::collection::btree_map(names(), one, 0..12);
     all.prop_map(|all| {
-        let delta = |(node, (collected, after, steps, beyond))| {
-            let mut delta = Delta {
-                node,
-                collected,
-                after,
-                values: Vec::new(),
-                version: 0,
+        let delta =
+            |(node, (collected, after, steps, beyond)): (NodeName, (u64, u64, Steps, u64))| {
+                let mut delta = Delta {
+                    node,
+                    collected,
+                    after,
+                    values: Vec::new(),
+                    version: 0,
+                };
+                for (number, (step, text, status)) in steps.into_iter().enumerate() {
+                    delta.version += step;
+                    delta.values.push(Value {
+                        key: format!("key-{number}"),
+                        text,
+                        version: delta.version,
+                        status,
+                    });
+                }
+                delta.version += beyond;
+                delta
             };
-            for (number, (step, text, status)) in steps.into_iter().enumerate() {
-                delta.version += step;
-                delta.values.push(Value {
-                    key: format!("key-{number}"),
-                    text,
-                    version: delta.version,
-                    status,
-                });
-            }
-            delta.version += beyond;
-            delta
-        };
         all.into_iter().map(delta).collect()
     })
 }
