@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use likewise::adapters::chitchat_membership::Home;
 use likewise::adapters::tcp::TcpTransport;
 use likewise::adapters::threads::ThreadWorkers;
 use likewise::client::{Batch, Client, Read};
@@ -102,7 +103,9 @@ async fn start(folder: &Path) -> anyhow::Result<RunningNode> {
     let network = Network {
         client_address: clients.local_addr()?,
         clients: Box::new(clients),
+        peer_address: loopback,
         peers: Box::new(TcpListener::bind(loopback).await?),
+        gossip: Home::Task,
         transport: Arc::new(TcpTransport::default()),
     };
     let storage = open(&config).await?;

@@ -3,6 +3,7 @@
 //! The modules stand in reading order; imports go downward only. `docs/architecture.md` says what
 //! each layer may not know.
 
+pub mod address;
 pub mod causes;
 pub mod counts;
 pub mod ids;

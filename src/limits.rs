@@ -90,6 +90,37 @@ pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one record of the log.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
 
+/// Bytes of one message of the membership protocol, which was made for the datagrams of UDP.
+pub const GOSSIP_DATAGRAM_BYTES_MAX: usize = 65_507;
+/// Bytes that what is packed in one may unpack to. Far above all that honest nodes say of themselves.
+pub const GOSSIP_UNPACKED_BYTES_MAX: usize = 256 << 10;
+/// Runs of nodes that the membership protocol knows at once, those that are gone and not yet forgotten
+/// included; what is said of a further one is passed over. Its summary of all of them must fit in a datagram
+/// and leave room for news.
+pub const GOSSIP_NODES_MAX: usize = 256;
+/// How many of them only nodes may take that speak to this one themselves, lest hearsay keep them out.
+pub const GOSSIP_NODES_RESERVED: usize = 64;
+/// Runs of one region among them that are known by hearsay. Above the restarts within the time in which
+/// those that are gone are forgotten.
+pub const GOSSIP_NODES_OF_REGION_MAX: usize = 16;
+/// Regions that the membership remembers.
+pub const GOSSIP_REGIONS_MAX: usize = 64;
+/// Bytes of what one run of a node says of itself in one message of the membership protocol: its name, a
+/// generation, an address, and three numbers.
+pub const GOSSIP_DIGEST_BYTES: usize = 2 + REGION_BYTES_MAX + 1 + 32 + 8 + 19 + 24;
+/// Bytes of a value that a node announces. Above an address with the longest host name.
+pub const GOSSIP_VALUE_BYTES_MAX: usize = 512;
+/// Values of one run of a node in one message.
+pub const GOSSIP_VALUES_MAX: usize = 16;
+/// Peers with whom gossip is exchanged at once; a further one is refused.
+pub const GOSSIP_PEERS_MAX: usize = GOSSIP_NODES_RESERVED;
+/// Messages of one peer in one interval of the gossip; a further one is dropped. Some times what an honest
+/// peer sends.
+pub const GOSSIP_BURST_MAX: u32 = 32;
+/// Messages that wait for the membership protocol, or for a peer's connection; a further one takes the place
+/// of the oldest.
+pub const GOSSIP_QUEUE_MAX: usize = 64;
+
 /// Snapshots that a node serves at once; a further one is refused, and asked for again.
 pub const SNAPSHOTS_SERVED_MAX: usize = 2;
 
@@ -107,4 +138,8 @@ const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);
 const _: () = assert!(CLIENT_REPLICAS_MAX * 8 <= REPLICAS_MAX);
+// The protocol packs its news in blocks of 16 KiB, and fails if less than one is left beside the summary.
+const _: () =
+    assert!(GOSSIP_NODES_MAX * GOSSIP_DIGEST_BYTES + 2 * (16 << 10) < GOSSIP_DATAGRAM_BYTES_MAX);
+const _: () = assert!(GOSSIP_NODES_OF_REGION_MAX < GOSSIP_NODES_MAX - GOSSIP_NODES_RESERVED);
 const _: () = assert!(BATCH_ITEMS_MAX <= BLOCK_EVENTS_MAX);

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
+use likewise::adapters::fixed_membership::FixedMembership;
 use likewise::adapters::system::SeededRandomness;
 use likewise::adapters::tcp::TcpTransport;
 use likewise::engine::Engine;
@@ -153,6 +154,9 @@ impl Seat {
     async fn speak(self, peers: Vec<PeerEndpoint>, gate: &watch::Sender<Gate>) -> Speaking {
         let options = ReplicationOptions {
             peers,
+            seeds: Vec::new(),
+            advertise: None,
+            announce_ms: 100,
             regions: AllowedRegions::default(),
             relay_after_ms: 300,
             backoff_min_ms: 10,
@@ -177,6 +181,7 @@ impl Seat {
                 tcp: TcpTransport::default(),
                 gate: gate.subscribe(),
             }),
+            membership: Arc::new(FixedMembership::new([])),
             listener: Box::new(self.listener),
             randomness: Arc::new(SeededRandomness::new(u64::from(self.endpoint.port))),
             snapshots: SnapshotParts {

@@ -133,6 +133,7 @@ impl Api {
         }
         warnings.extend(several_heads(heads));
         warnings.extend(several_nodes(own, links));
+        warnings.extend(self.links.seed_problems());
         warnings.extend(self.gauges.warnings());
         warnings
     }

@@ -6,7 +6,9 @@ use std::process::ExitCode;
 use clap::Args;
 use figment::value::{Dict, Value};
 
+use crate::address::PeerAddress;
 use crate::config::{self, Config, Flag, Sources, StaticPeer};
+use crate::display::figures::counted;
 use crate::display::output;
 use crate::logging;
 use crate::node;
@@ -35,6 +37,9 @@ pub struct ServeArgs {
     /// Another region's node; repeated for each, in place of [peers.static]
     #[arg(long = "peer", value_name = "REGION=HOST:PORT", value_parser = peer)]
     peers: Vec<StaticPeer>,
+    /// A node by which the others are found; repeated for each, in place of those of [peers.seeds]
+    #[arg(long = "seed", value_name = "HOST:PORT", value_parser = seed)]
+    seeds: Vec<PeerAddress>,
 }
 
 /// Reads the configuration, says what was chosen where nothing was, and runs the node to its end.
@@ -83,6 +88,15 @@ fn flags(args: &ServeArgs) -> Vec<Flag> {
             value: Value::from(entries),
         });
     }
+    if !args.seeds.is_empty() {
+        let seeds = args.seeds.iter();
+        let texts: Vec<String> = seeds.map(ToString::to_string).collect();
+        flags.push(Flag {
+            name: "--seed",
+            key: "peers.seeds",
+            value: Value::from(texts),
+        });
+    }
     flags
 }
 
@@ -106,11 +120,20 @@ fn peer(text: &str) -> Result<StaticPeer, String> {
     })
 }
 
+fn seed(text: &str) -> Result<PeerAddress, String> {
+    text.parse()
+        .map_err(|error| format!("the address {text:?} {error}"))
+}
+
 fn what_was_chosen(config: &Config) -> String {
-    let company = match config.peers.static_peers.len() {
-        0 => "a single node".to_owned(),
-        1 => "a node with 1 peer".to_owned(),
-        peers => format!("a node with {peers} peers"),
+    let peers = counted(config.peers.static_peers.len() as u64, "peer");
+    let seeds = counted(config.peers.seeds.len() as u64, "seed");
+    let has_peers = !config.peers.static_peers.is_empty();
+    let company = match (has_peers, !config.peers.seeds.is_empty()) {
+        (false, false) => "a single node".to_owned(),
+        (true, false) => format!("a node with {peers}"),
+        (false, true) => format!("a node with {seeds}"),
+        (true, true) => format!("a node with {peers} and {seeds}"),
     };
     format!(
         "no --config given: {company}, region {}, clients on {}, peers on {}, data in {}",
@@ -142,6 +165,7 @@ mod tests {
             "--peer-listen=127.0.0.1:0",
             "--peer=us=us.example:7401",
             "--peer=ap=127.0.0.1:7431",
+            "--seed=seed.example:7401",
         ]);
         let sources = Sources {
             flags: flags(&line.unwrap().args),
@@ -150,9 +174,10 @@ mod tests {
         let config = config::load(&sources).unwrap();
         assert_eq!(config.node.region.as_str(), "eu");
         assert_eq!(config.peers.static_peers[0].address.host(), "us.example");
+        assert_eq!(config.peers.seeds[0].to_string(), "seed.example:7401");
         assert_eq!(
             what_was_chosen(&config),
-            "no --config given: a node with 2 peers, region eu, clients on 127.0.0.1:0, \
+            "no --config given: a node with 2 peers and 1 seed, region eu, clients on 127.0.0.1:0, \
              peers on 127.0.0.1:0, data in /tmp/x"
         );
     }
@@ -161,6 +186,7 @@ mod tests {
     fn a_bad_flag_is_named() {
         assert!(Line::try_parse_from(["serve", "--peer=us"]).is_err());
         assert!(Line::try_parse_from(["serve", "--peer=us=host"]).is_err());
+        assert!(Line::try_parse_from(["serve", "--seed=us"]).is_err());
         let line = Line::try_parse_from(["serve", "--client-listen=here"]);
         let sources = Sources {
             flags: flags(&line.unwrap().args),

@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StaticPeer;
+use super::{Peers, StaticPeer};
+use crate::address::PeerAddress;
 use crate::ids::Region;
 use crate::replication::trust::AllowedRegions;
 use crate::replication::{PeerEndpoint, ReplicationOptions};
@@ -52,15 +53,17 @@ pub struct Replication {
 
 impl Replication {
     /// What replication is told at its start.
-    pub fn options(&self, peers: &[StaticPeer], regions: &[Region]) -> ReplicationOptions {
+    pub fn options(&self, peers: &Peers, regions: &[Region]) -> ReplicationOptions {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
-        let endpoint = |peer: &StaticPeer| PeerEndpoint {
-            region: peer.region.clone(),
-            host: peer.address.host().to_owned(),
-            port: peer.address.port(),
-        };
+        let endpoint = |peer: &StaticPeer| PeerEndpoint::new(peer.region.clone(), &peer.address);
         ReplicationOptions {
-            peers: peers.iter().map(endpoint).collect(),
+            peers: peers.static_peers.iter().map(endpoint).collect(),
+            seeds: peers.seeds.clone(),
+            advertise: peers
+                .advertise
+                .clone()
+                .or_else(|| PeerAddress::of_listener(peers.listen)),
+            announce_ms: peers.gossip_interval_ms,
             regions: AllowedRegions::only(regions.iter().cloned()),
             relay_after_ms: self.relay_after_ms,
             backoff_min_ms: self.backoff_min_ms,

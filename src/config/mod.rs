@@ -16,11 +16,13 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-pub use address::{AddressError, PeerAddress, StaticPeer};
+pub use address::StaticPeer;
 pub use exchange::{Reads, Replication};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
 pub use relations::Violation;
-pub use sections::{Client, ClientTls, Cluster, LogFormat, Logging, Node, PeerTls, Peers};
+pub use sections::{
+    Client, ClientTls, Cluster, LogFormat, Logging, MembershipKind, Node, PeerTls, Peers,
+};
 pub use storage::{Checkpoint, Engine, Log, OnSyncFailure, RepeatedLikes};
 
 use crate::ids::{ClusterId, Region};
@@ -67,7 +69,13 @@ impl Default for Config {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7401)),
                 insecure: false,
                 tls: None,
+                membership: MembershipKind::Gossip,
+                advertise: None,
+                seeds: Vec::new(),
                 static_peers: Vec::new(),
+                gossip_interval_ms: 1_000,
+                dead_after_ms: 10_000,
+                forget_after_ms: 24 * 60 * 60 * 1_000,
             },
             log: Log {
                 segment_bytes: 64 * MIB,

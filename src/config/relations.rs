@@ -4,13 +4,16 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 use std::net::SocketAddr;
 
-use super::Config;
+use super::{Config, MembershipKind};
 use crate::ids::Region;
 use crate::limits;
 
 const MINUTE_MS: u64 = 60_000;
 const HOUR_MS: u64 = 60 * MINUTE_MS;
 const DAY_MS: u64 = 24 * HOUR_MS;
+const YEAR_MS: u64 = 365 * DAY_MS;
+/// Each is dialled for ever.
+const SEEDS_MAX: usize = 16;
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;
 const TIB: u64 = 1 << 40;
@@ -43,6 +46,7 @@ impl Config {
         self.check_listeners(&mut found);
         self.check_regions(&mut found);
         self.check_static_peers(&mut found);
+        self.check_membership(&mut found);
         self.check_storage(&mut found);
         self.check_engine(&mut found);
         self.check_reads(&mut found);
@@ -123,6 +127,41 @@ impl Config {
                 "must list each region once".to_owned()
             });
         }
+    }
+
+    fn check_membership(&self, found: &mut Findings) {
+        let peers = &self.peers;
+        let gossips = peers.membership == MembershipKind::Gossip;
+        let is_somewhere = peers.advertise.is_some() || !peers.listen.ip().is_unspecified();
+        found.demand(is_somewhere || !gossips, "peers.advertise", "", || {
+            format!(
+                "must say where other nodes reach this one; peers.listen = {} does not",
+                peers.listen
+            )
+        });
+        let seeds = peers.seeds.len();
+        found.demand(gossips || seeds == 0, "peers.seeds", seeds, || {
+            "must be empty with peers.membership = static".to_owned()
+        });
+        found.demand(seeds <= SEEDS_MAX, "peers.seeds", seeds, || {
+            format!("must list at most {SEEDS_MAX}")
+        });
+        let (interval, dead_after) = (peers.gossip_interval_ms, peers.dead_after_ms);
+        found.within("peers.gossip_interval_ms", interval, 50, MINUTE_MS);
+        found.within("peers.dead_after_ms", dead_after, 1, HOUR_MS);
+        found.demand(
+            dead_after >= interval.saturating_mul(5),
+            "peers.dead_after_ms",
+            dead_after,
+            || format!("must be at least five times peers.gossip_interval_ms = {interval}"),
+        );
+        let forget_after = peers.forget_after_ms;
+        found.demand(
+            (dead_after..=YEAR_MS).contains(&forget_after),
+            "peers.forget_after_ms",
+            forget_after,
+            || format!("must be from peers.dead_after_ms = {dead_after} to {YEAR_MS}"),
+        );
     }
 
     fn check_storage(&self, found: &mut Findings) {
@@ -339,7 +378,10 @@ mod tests {
     fn listeners_must_not_clash_nor_be_open() {
         check(|c| c.peers.listen = c.client.listen, "peers.listen");
         check(
-            |c| c.peers.listen = "0.0.0.0:7401".parse().unwrap(),
+            |c| {
+                c.peers.listen = "0.0.0.0:7401".parse().unwrap();
+                c.peers.advertise = Some("us.example:7401".parse().unwrap());
+            },
             "peers.listen",
         );
         check(|c| c.client.connections_max = 0, "client.connections_max");
@@ -354,6 +396,7 @@ mod tests {
         let mut open = Config::default();
         open.peers.listen = "0.0.0.0:7401".parse().unwrap();
         open.peers.insecure = true;
+        open.peers.advertise = Some("us.example:7401".parse().unwrap());
         open.client.listen = "127.0.0.1:0".parse().unwrap();
         assert_eq!(open.violations(), []);
     }
@@ -372,6 +415,27 @@ mod tests {
             |c| c.peers.static_peers = vec![peer("eu"), peer("eu")],
             "peers.static",
         );
+    }
+
+    #[test]
+    fn gossip_knows_where_it_is_and_is_patient() {
+        let open = |c: &mut Config| {
+            c.peers.listen = "0.0.0.0:7401".parse().unwrap();
+            c.peers.insecure = true;
+        };
+        check(open, "peers.advertise");
+        let seed = || "us.example:7401".parse().unwrap();
+        let unused = |c: &mut Config| {
+            open(c);
+            c.peers.membership = MembershipKind::Static;
+            c.peers.seeds = vec![seed()];
+        };
+        check(unused, "peers.seeds");
+        check(|c| c.peers.seeds = vec![seed(); 17], "peers.seeds");
+        let often = |c: &mut Config| c.peers.gossip_interval_ms = 10;
+        check(often, "peers.gossip_interval_ms");
+        check(|c| c.peers.dead_after_ms = 4_999, "peers.dead_after_ms");
+        check(|c| c.peers.forget_after_ms = 9_999, "peers.forget_after_ms");
     }
 
     #[test]

@@ -7,6 +7,7 @@ use serde::{Deserialize, Serialize};
 
 use super::address::StaticPeer;
 use super::text;
+use crate::address::PeerAddress;
 use crate::ids::{ClusterId, Region};
 
 /// `[cluster]`: what all nodes have in common.
@@ -87,10 +88,42 @@ pub struct Peers {
     /// machine alone unless `insecure` is set.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<PeerTls>,
-    /// The other regions' nodes. Names are resolved again at each dial. Empty for a node that is alone or
-    /// is dialled by its peers.
+    /// How the other nodes are found.
+    pub membership: MembershipKind,
+    /// Where other nodes reach this one, as `host:port`; they pass it on to all others. Empty for the address
+    /// of `listen`; needed with gossip where that stands for all addresses of the machine.
+    #[serde(with = "text::optional")]
+    pub advertise: Option<PeerAddress>,
+    /// Nodes by which this one finds the others, each as `host:port`: one that answers suffices. Names are
+    /// resolved again at each dial. Also this node's own address may stand here, so that all nodes may have
+    /// the same list.
+    #[serde(with = "text::list")]
+    pub seeds: Vec<PeerAddress>,
+    /// The other regions' nodes that are known beforehand. Where one is listed here, it is dialled at this
+    /// address, whatever the gossip says. Names are resolved again at each dial. Empty for a node that is
+    /// alone, that is dialled by its peers, or that finds them by seeds.
     #[serde(rename = "static")]
     pub static_peers: Vec<StaticPeer>,
+    /// How often this node gossips. More often notices sooner who comes and goes, and costs traffic and
+    /// processor time on idle nodes.
+    pub gossip_interval_ms: u64,
+    /// A node of which nothing was heard for about this long is shown as gone. It is dialled all the same.
+    /// At least five times `gossip_interval_ms`, or a few lost messages would do.
+    pub dead_after_ms: u64,
+    /// A region of which nothing was heard for this long is no longer dialled, unless it is listed in
+    /// `static`. Longer than any outage after which the two should find each other without a third.
+    /// At least `dead_after_ms`.
+    pub forget_after_ms: u64,
+}
+
+/// How nodes find one another.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum MembershipKind {
+    /// They tell each other of all others.
+    Gossip,
+    /// By `static` alone.
+    Static,
 }
 
 /// `[peers.tls]`: PEM files, which are read again when they change. A relative path counts from the folder

@@ -19,10 +19,13 @@ use anyhow::Context;
 use tokio::sync::{oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::chitchat_membership::{ChitchatMembership, GossipOptions, Home};
+use crate::adapters::fixed_membership::FixedMembership;
+use crate::address::PeerAddress;
 use crate::api::health::Health;
 use crate::api::server::{ConnectionLimits, ServeError, serve_clients};
 use crate::api::{Api, ApiLimits, Gauges};
-use crate::config::{Config, RepeatedLikes};
+use crate::config::{Config, MembershipKind, RepeatedLikes};
 use crate::counts::Counts;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
@@ -44,7 +47,7 @@ use crate::replication::{
     self, PeerAnswer, PeerAnswers, ReplicationOptions, ReplicationParts, RunningReplication,
 };
 use crate::seams::files::LockGuard;
-use crate::seams::{Listener, Transport, WorkerHandle, Workers};
+use crate::seams::{Listener, Membership, Transport, WorkerHandle, Workers};
 
 pub use run::run;
 
@@ -54,7 +57,11 @@ pub struct Network {
     /// Where clients reach it.
     pub client_address: SocketAddr,
     pub peers: Box<dyn Listener>,
+    /// Where the peers' listener is bound.
+    pub peer_address: SocketAddr,
     pub transport: Arc<dyn Transport>,
+    /// Where the membership protocol runs.
+    pub gossip: Home,
 }
 
 /// A node that serves.
@@ -119,7 +126,8 @@ pub async fn start(
     let engine = recovered.engine.clone();
     logging::name_node(&engine.own());
     say_recovered(&report);
-    if report.is_new && !config.peers.static_peers.is_empty() {
+    let peers = &config.peers;
+    if report.is_new && !(peers.static_peers.is_empty() && peers.seeds.is_empty()) {
         engine.set_serving(Serving::Rebuilding);
     }
     let (keeping, log_failed) = Keeping::start(config, recovered, &seams, workers.as_ref());
@@ -136,8 +144,13 @@ pub async fn start(
             .context("merging the staged snapshot")?;
         merged.context("merging the staged snapshot")?;
     }
-    let peers = (network.peers, network.transport);
-    let replication = keeping.replicate(config, &seams, peers);
+    let mut options = replication_options(config);
+    if config.peers.advertise.is_none() {
+        options.advertise = PeerAddress::of_listener(network.peer_address);
+    }
+    let membership = membership(config, network.gossip, keeping.counts.clone())?;
+    let peers = (network.peers, network.transport, membership);
+    let replication = keeping.replicate(config, &seams, peers, options);
     let answers = replication.answers.clone();
     tokio::spawn(become_ready(engine.clone(), answers, stop_clients.clone()));
     Ok(RunningNode {
@@ -253,15 +266,16 @@ impl Keeping {
         &self,
         config: &Config,
         seams: &EngineSeams,
-        (listener, transport): (Box<dyn Listener>, Arc<dyn Transport>),
+        (listener, transport, membership): Peers,
+        options: ReplicationOptions,
     ) -> RunningReplication {
         let engine = self.engine.clone();
-        let options = SnapshotOptions {
+        let snapshots = SnapshotOptions {
             chunk_bytes: config.replication.snapshot_chunk_bytes as usize,
             log_bytes_max: config.replication.snapshot_log_bytes_max,
         };
         let (log, holds) = (self.log.clone(), self.holds.clone());
-        let server = catch_up::Server::new(engine.clone(), log, holds, options);
+        let server = catch_up::Server::new(engine.clone(), log, holds, snapshots);
         let receiver = catch_up::Receiver {
             engine: engine.clone(),
             files: seams.files.clone(),
@@ -271,6 +285,7 @@ impl Keeping {
             engine: engine.clone(),
             log: self.log.clone(),
             transport,
+            membership,
             listener,
             randomness: seams.randomness.clone(),
             snapshots: SnapshotParts {
@@ -281,8 +296,34 @@ impl Keeping {
             acks: self.acks.clone(),
             counts: self.counts.clone(),
         };
-        replication::start(parts, replication_options(config))
+        replication::start(parts, options)
     }
+}
+
+/// How peers are reached and found.
+type Peers = (Box<dyn Listener>, Arc<dyn Transport>, Arc<dyn Membership>);
+
+fn membership(
+    config: &Config,
+    home: Home,
+    counts: Arc<Counts>,
+) -> anyhow::Result<Arc<dyn Membership>> {
+    let peers = &config.peers;
+    if peers.membership == MembershipKind::Static {
+        let listed = peers.static_peers.iter();
+        let listed = listed.map(|peer| (peer.region.clone(), peer.address.clone()));
+        return Ok(Arc::new(FixedMembership::new(listed)));
+    }
+    let regions = config.cluster.regions.iter().cloned();
+    let options = GossipOptions {
+        cluster: config.cluster.id.clone(),
+        regions: (!config.cluster.regions.is_empty()).then(|| regions.collect()),
+        interval: Duration::from_millis(peers.gossip_interval_ms),
+        dead_after: Duration::from_millis(peers.dead_after_ms),
+        forget_after: Duration::from_millis(peers.forget_after_ms),
+    };
+    let gossip = ChitchatMembership::start(home, options, counts);
+    Ok(Arc::new(gossip.context("a thread for the gossip")?))
 }
 
 /// An empty folder with peers: reads are refused until a peer has answered, and all that it had then is
@@ -314,7 +355,7 @@ async fn become_ready(
 fn replication_options(config: &Config) -> ReplicationOptions {
     config
         .replication
-        .options(&config.peers.static_peers, &config.cluster.regions)
+        .options(&config.peers, &config.cluster.regions)
 }
 
 fn api_limits(config: &Config) -> ApiLimits {

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use anyhow::Context;
 use tokio::net::TcpListener;
 
+use crate::adapters::chitchat_membership::Home;
 use crate::adapters::tcp::TcpTransport;
 use crate::adapters::tls::{
     ClientTlsListener, PeerTls, PeerTlsListener, PeerTlsTransport, TlsFiles,
@@ -30,6 +31,8 @@ pub(super) async fn bind(config: &Config) -> anyhow::Result<(Network, SocketAddr
         clients: clients_by(config, clients)?,
         client_address,
         peers,
+        peer_address,
+        gossip: Home::Thread,
         transport,
     };
     Ok((network, peer_address))

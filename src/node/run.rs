@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::adapters::chitchat_membership;
 use crate::adapters::sled_store;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
 use crate::config::{Config, OnSyncFailure};
@@ -29,12 +30,17 @@ pub fn run(config: Config) -> anyhow::Result<ExitCode> {
 }
 
 /// A panic leaves state behind that nobody should trust: the process ends without a checkpoint, and
-/// the log has what was acknowledged. sled's own panics are caught where they happen.
+/// the log has what was acknowledged. sled's own panics are caught where they happen; the gossip's thread has
+/// no part in the state, and starts its task again.
 fn end_on_panic() {
     let before = std::panic::take_hook();
     std::panic::set_hook(Box::new(move |panic| {
         if sled_store::is_inside() {
             tracing::warn!(%panic, "the checkpoint store panicked");
+            return;
+        }
+        if chitchat_membership::is_inside() {
+            tracing::warn!(%panic, "the gossip panicked");
             return;
         }
         tracing::error!(%panic, "a bug: the process ends without a checkpoint");

@@ -355,7 +355,10 @@ impl Driver {
 
     fn end(&mut self, reason: CloseReason, message: String, by: &'static str) {
         match reason {
-            CloseReason::Stopping | CloseReason::Duplicate | CloseReason::Renewed => {
+            CloseReason::Stopping
+            | CloseReason::Duplicate
+            | CloseReason::Renewed
+            | CloseReason::Own => {
                 tracing::debug!(peer = ?self.peer, ?reason, message, by, "session ended");
             }
             _ => tracing::warn!(peer = ?self.peer, ?reason, message, by, "session ended"),
@@ -447,7 +450,7 @@ impl Driver {
         };
         let exchange = &self.exchange;
         match exchange.endpoint(&place.peer.region) {
-            Some(endpoint) => exchange.catch_up.want(&place.peer, endpoint, whole_from),
+            Some(endpoint) => exchange.catch_up.want(&place.peer, &endpoint, whole_from),
             None => tracing::warn!(
                 peer = %place.peer,
                 "this node is behind the peer's log, and has no address to take a snapshot from it"

@@ -52,7 +52,8 @@ struct Session {
     standing: Standing,
 }
 
-/// A peer that is dialled. What stands here is shown while no session with its region runs.
+/// A peer that is dialled, by configuration or hearsay. What stands here is shown while no session with its
+/// region runs.
 struct Configured {
     address: String,
     epoch: Option<Epoch>,
@@ -66,9 +67,11 @@ struct Links {
     configured: BTreeMap<Region, Configured>,
     sessions: BTreeMap<Replica, Session>,
     last_owner: Owner,
+    /// Why a seed leads to nobody, by its address.
+    seeds: BTreeMap<String, String>,
 }
 
-/// The links. Those that are configured stay; others go with their sessions.
+/// The links. Those that are configured stay; those of hearsay go when it ends, others with their sessions.
 pub struct LinkBoard {
     /// Guards the links; held for a copy at most.
     links: Mutex<Links>,
@@ -80,15 +83,7 @@ impl LinkBoard {
     /// With the peers that are to be dialled, by region and address. They are shown from the beginning: a
     /// status without them would look like a node that needs none.
     pub fn new(peers: impl IntoIterator<Item = (Region, String)>) -> Self {
-        let configured = |(region, address)| {
-            let configured = Configured {
-                address,
-                epoch: None,
-                standing: Standing::with_problem("not dialled yet"),
-                waits_since: None,
-            };
-            (region, configured)
-        };
+        let configured = |(region, address)| (region, Configured::new(address));
         let links = Links {
             configured: peers.into_iter().map(configured).collect(),
             ..Links::default()
@@ -115,6 +110,44 @@ impl LinkBoard {
             (&a.region, a.address.is_empty()).cmp(&(&b.region, b.address.is_empty()))
         });
         views
+    }
+
+    /// Shows a region that somebody told of, or its new address.
+    pub(super) fn learn(&self, region: &Region, address: String) {
+        let mut links = self.links.lock();
+        match links.configured.get_mut(region) {
+            Some(known) => known.address = address,
+            None => {
+                let known = Configured::new(address);
+                links.configured.insert(region.clone(), known);
+            }
+        }
+    }
+
+    /// A region that was told of is no longer dialled.
+    pub(super) fn forget(&self, region: &Region) {
+        self.links.lock().configured.remove(region);
+    }
+
+    /// Says why a seed leads to nobody; none when it has led to somebody.
+    pub(super) fn note_seed(&self, address: &str, problem: Option<&str>) {
+        let mut links = self.links.lock();
+        match problem {
+            Some(problem) => links.seeds.insert(address.to_owned(), problem.to_owned()),
+            None => links.seeds.remove(address),
+        };
+    }
+
+    /// What is wrong with the seeds, where they are needed: while no session runs.
+    pub fn seed_problems(&self) -> Vec<String> {
+        let links = self.links.lock();
+        if !links.sessions.is_empty() {
+            return Vec::new();
+        }
+        let seeds = links.seeds.iter();
+        seeds
+            .map(|(address, problem)| format!("the seed {address} leads to nobody: {problem}"))
+            .collect()
     }
 
     /// Says why the link to a configured peer is down, shown unless a session keeps it up.
@@ -246,6 +279,15 @@ impl Links {
 }
 
 impl Configured {
+    fn new(address: String) -> Self {
+        Self {
+            address,
+            epoch: None,
+            standing: Standing::with_problem("not dialled yet"),
+            waits_since: None,
+        }
+    }
+
     fn follow(&mut self, now: Instant, events_behind: u64) {
         self.standing.events_behind = events_behind;
         if events_behind == 0 {
@@ -384,6 +426,40 @@ mod tests {
                 board.gone(peer).await;
             }
         }
+    }
+
+    #[test]
+    fn a_region_of_hearsay_is_shown_until_it_is_forgotten() {
+        let (board, own) = board();
+        let ap = replica("ap", 1);
+        board.learn(&ap.region, "ap:1".to_owned());
+        board.learn(&ap.region, "ap:2".to_owned());
+        let shown = |board: &LinkBoard| {
+            let all = board.all().into_iter();
+            all.map(|link| (link.address, link.connected))
+                .collect::<Vec<_>>()
+        };
+        let eu = ("eu:1".to_owned(), false);
+        assert_eq!(shown(&board), [("ap:2".to_owned(), false), eu.clone()]);
+        let place = board.enter(&own, &ap, Dialled).expect("the only one");
+        assert_eq!(shown(&board), [("ap:2".to_owned(), true), eu.clone()]);
+        board.leave(&place, "gone");
+        board.forget(&ap.region);
+        assert_eq!(shown(&board), [eu]);
+    }
+
+    #[test]
+    fn seeds_matter_while_nobody_is_there() {
+        let (board, own) = board();
+        board.note_seed("one:1", Some("refused"));
+        board.note_seed("two:1", Some("refused"));
+        board.note_seed("two:1", None);
+        assert_eq!(board.seed_problems().len(), 1);
+        let place = board.enter(&own, &replica("eu", 1), Dialled);
+        let place = place.expect("the only one");
+        assert!(board.seed_problems().is_empty());
+        board.leave(&place, "gone");
+        assert!(board.seed_problems()[0].contains("one:1"));
     }
 
     #[test]

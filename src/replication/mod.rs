@@ -1,14 +1,17 @@
 //! Replication: sessions with peers, snapshots, and what is known of the links.
 //!
 //! `docs/protocol.md` describes the exchange. The session machine ([`session`]) knows no task, socket,
-//! file or clock; `driver` runs it, `dialer` and `server` bring it streams. All of them know the
+//! file or clock; `driver` runs it, `dialer` and `server` bring it streams; `company` says who is dialled, and
+//! `gossip` carries the membership's messages beside the sessions. All of them know the
 //! engine and the seams, and neither clients nor concrete adapters.
 
 pub mod ack_table;
 pub mod catch_up;
+mod company;
 mod dialer;
 mod driver;
 pub mod frame;
+mod gossip;
 pub mod links;
 pub mod parts;
 mod server;
@@ -26,6 +29,7 @@ use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
+use crate::address::PeerAddress;
 use crate::counts::Counts;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::Engine;
@@ -33,9 +37,11 @@ use crate::ids::{Region, Replica};
 use crate::log::LogReader;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::{CatchUp, SnapshotParts};
+use crate::replication::company::Company;
+use crate::replication::dialer::Target;
 use crate::replication::links::LinkBoard;
 use crate::replication::trust::AllowedRegions;
-use crate::seams::{Listener, Randomness, Transport};
+use crate::seams::{Listener, Membership, Randomness, Transport};
 
 /// An idle connection is probed this often,
 pub(crate) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(1);
@@ -53,6 +59,16 @@ pub struct PeerEndpoint {
     pub port: u16,
 }
 
+impl PeerEndpoint {
+    pub fn new(region: Region, address: &PeerAddress) -> Self {
+        Self {
+            region,
+            host: address.host().to_owned(),
+            port: address.port(),
+        }
+    }
+}
+
 impl fmt::Display for PeerEndpoint {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}:{}", self.host, self.port)
@@ -64,6 +80,12 @@ impl fmt::Display for PeerEndpoint {
 pub struct ReplicationOptions {
     /// One a region at most.
     pub peers: Vec<PeerEndpoint>,
+    /// Nodes by which others are found; their regions are not known beforehand.
+    pub seeds: Vec<PeerAddress>,
+    /// Where other nodes reach this one; none if they cannot.
+    pub advertise: Option<PeerAddress>,
+    /// How often the membership is told of this node at most.
+    pub announce_ms: u64,
     /// Whose nodes may be peers.
     pub regions: AllowedRegions,
     pub relay_after_ms: u64,
@@ -91,6 +113,7 @@ pub struct ReplicationParts {
     pub engine: Arc<Engine>,
     pub log: LogReader,
     pub transport: Arc<dyn Transport>,
+    pub membership: Arc<dyn Membership>,
     pub listener: Box<dyn Listener>,
     pub randomness: Arc<dyn Randomness>,
     pub snapshots: SnapshotParts,
@@ -105,6 +128,8 @@ pub(crate) struct Exchange {
     engine: Arc<Engine>,
     log: LogReader,
     transport: Arc<dyn Transport>,
+    membership: Arc<dyn Membership>,
+    company: Company,
     randomness: Arc<dyn Randomness>,
     snapshots: SnapshotParts,
     catch_up: CatchUp,
@@ -118,10 +143,12 @@ pub(crate) struct Exchange {
 }
 
 impl Exchange {
-    /// Where the peers of a region are asked for snapshots.
-    fn endpoint(&self, region: &Region) -> Option<&PeerEndpoint> {
+    /// Where the node of a region is: what is configured goes before hearsay.
+    fn endpoint(&self, region: &Region) -> Option<PeerEndpoint> {
         let mut peers = self.options.peers.iter();
-        peers.find(|peer| peer.region == *region)
+        let configured = peers.find(|peer| peer.region == *region);
+        let configured = configured.cloned();
+        configured.or_else(|| self.company.endpoint(region))
     }
 }
 
@@ -147,6 +174,8 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         engine: parts.engine,
         log: parts.log,
         transport: parts.transport,
+        membership: parts.membership,
+        company: Company::default(),
         randomness: parts.randomness,
         snapshots: parts.snapshots,
         catch_up: CatchUp::default(),
@@ -162,8 +191,13 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
     tasks.spawn(server::run(exchange.clone(), parts.listener));
     tasks.spawn(catch_up::run(exchange.clone()));
     tasks.spawn(follow_down(exchange.clone()));
-    for peer in exchange.options.peers.clone() {
-        tasks.spawn(dialer::run(exchange.clone(), peer));
+    tasks.spawn(company::follow(exchange.clone()));
+    tasks.spawn(company::announce(exchange.clone()));
+    let configured = exchange.options.peers.iter().cloned();
+    let seeds = exchange.options.seeds.iter().cloned();
+    let targets = configured.map(Target::Configured);
+    for target in targets.chain(seeds.map(Target::Seed)) {
+        tasks.spawn(dialer::run(exchange.clone(), target));
     }
     RunningReplication {
         answers: answered,

@@ -15,13 +15,16 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::counts::Counts;
 use crate::ids::Region;
 use crate::limits::{
-    OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, PEER_STREAMS_MAX,
+    GOSSIP_QUEUE_MAX, OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX,
+    PEER_STREAMS_MAX,
 };
 use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
 use crate::replication::driver::{self, Call};
+use crate::replication::gossip::{self, GossipFault};
 use crate::replication::links::Direction;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
 use crate::seams::admission::admitted;
+use crate::seams::membership::Uncorresponding;
 use crate::seams::{Listener, Remote};
 use crate::wire::connections::remote;
 use crate::wire::frames::{check_protocol, read_replica};
@@ -110,9 +113,34 @@ impl ReplicationService for PeerService {
 
     async fn gossip(
         &self,
-        _: Request<Streaming<GossipRequest>>,
+        request: Request<Streaming<GossipRequest>>,
     ) -> Result<Response<Self::GossipStream>, Status> {
-        Err(Status::unimplemented("gossip"))
+        if !self.exchange.membership.corresponds() {
+            let fault = GossipFault::from(Uncorresponding::NotNeeded);
+            return Err(fault.status());
+        }
+        let (outgoing, answers) = mpsc::channel(GOSSIP_QUEUE_MAX);
+        let certified_region = remote(&request).region().cloned();
+        let incoming = request.into_inner();
+        let incoming = incoming.map(|message| message.map(|request| request.message));
+        let exchange = self.exchange.clone();
+        let exchanged = async move {
+            let wrap = |message| {
+                Ok(GossipResponse {
+                    message: Some(message),
+                })
+            };
+            let peer = certified_region.as_ref();
+            let fault = gossip::run(&exchange, peer, incoming, (&outgoing, wrap)).await;
+            gossip::note(&exchange, &fault);
+            if outgoing.try_send(Err(fault.status())).is_err() {
+                tracing::debug!(%fault, "a peer has left before it was told");
+            }
+        };
+        let stop = self.exchange.stop.clone();
+        let tasks = &self.exchange.tasks;
+        tasks.spawn(stop.run_until_cancelled_owned(exchanged));
+        Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
     }
 
     type SnapshotStream = Answers<SnapshotResponse>;

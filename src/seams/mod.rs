@@ -1,5 +1,5 @@
-//! What the node asks of the world, as traits: files, a checkpoint store, workers, connections, a
-//! clock, chance.
+//! What the node asks of the world, as traits: files, a checkpoint store, workers, connections, the
+//! other nodes, a clock, chance.
 //!
 //! The same node runs in production and in the simulator; they differ in what is plugged in here.
 //! This layer knows no library and no operating system.
@@ -8,6 +8,7 @@ pub mod admission;
 pub mod checkpoint_store;
 pub mod environment;
 pub mod files;
+pub mod membership;
 pub mod preface;
 pub mod transport;
 pub mod workers;
@@ -15,5 +16,6 @@ pub mod workers;
 pub use checkpoint_store::CheckpointStore;
 pub use environment::{Clock, Randomness};
 pub use files::{File, Files, IoFuture};
+pub use membership::Membership;
 pub use transport::{Connection, Established, Identity, Incoming, Listener, Remote, Transport};
 pub use workers::{Worker, WorkerHandle, WorkerLost, Workers};

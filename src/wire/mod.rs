@@ -7,6 +7,7 @@ pub mod field;
 pub mod requests;
 
 pub mod frames;
+pub mod gossip;
 
 /// The public interface.
 pub mod v1 {
