@@ -8,6 +8,7 @@ use likewise::api::health::Health;
 use likewise::api::server::{ConnectionLimits, ServeError, serve_clients};
 use likewise::api::{Api, ApiLimits, Gauges};
 use likewise::replication::links::LinkBoard;
+use likewise::seams::Listener;
 use likewise::wire::v1::cluster_service_client::ClusterServiceClient;
 use likewise::wire::v1::counter_service_client::CounterServiceClient;
 use likewise::wire::v1::like_service_client::LikeServiceClient;
@@ -62,23 +63,9 @@ pub async fn served(region: &'static str, seed: u64) -> Served {
 }
 
 pub async fn serve(node: Node, limits: ApiLimits, connections_max: usize) -> Served {
-    let shutdown = CancellationToken::new();
-    let links = Arc::new(LinkBoard::new([]));
-    let api = Api::new(
-        node.engine.clone(),
-        links,
-        (Arc::new(FixedGauges), Arc::default()),
-        limits,
-        shutdown.clone(),
-    );
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
-    let connections = ConnectionLimits {
-        connections_max,
-        streams_per_connection_max: 100,
-    };
-    let health = Health::new().await;
-    let serving = tokio::spawn(serve_clients(Box::new(listener), api, health, connections));
+    let (shutdown, serving) = begin(&node, Box::new(listener), limits, connections_max).await;
     let endpoint = Endpoint::from_shared(format!("http://{address}")).expect("an address");
     let channel = endpoint.connect().await.expect("the node listens");
     Served {
@@ -91,6 +78,31 @@ pub async fn serve(node: Node, limits: ApiLimits, connections_max: usize) -> Ser
         shutdown,
         serving,
     }
+}
+
+/// Serves by any listener.
+pub async fn begin(
+    node: &Node,
+    listener: Box<dyn Listener>,
+    limits: ApiLimits,
+    connections_max: usize,
+) -> (CancellationToken, JoinHandle<Result<(), ServeError>>) {
+    let shutdown = CancellationToken::new();
+    let links = Arc::new(LinkBoard::new([]));
+    let api = Api::new(
+        node.engine.clone(),
+        links,
+        (Arc::new(FixedGauges), Arc::default()),
+        limits,
+        shutdown.clone(),
+    );
+    let connections = ConnectionLimits {
+        connections_max,
+        streams_per_connection_max: 100,
+    };
+    let health = Health::new().await;
+    let serving = tokio::spawn(serve_clients(listener, api, health, connections));
+    (shutdown, serving)
 }
 
 impl Served {

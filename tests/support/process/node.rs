@@ -62,6 +62,12 @@ impl Setup {
         self
     }
 
+    /// All keys that another setup has set, beside this one's own.
+    pub fn settings_of(self, other: &Self) -> Self {
+        let settings = other.settings.iter();
+        settings.fold(self, |setup, (key, value)| setup.set(key, value))
+    }
+
     pub fn peer(mut self, region: &str, address: impl ToString) -> Self {
         self.peers.push((region.to_owned(), address.to_string()));
         self

@@ -17,18 +17,21 @@ pub struct World {
     regions: Vec<&'static str>,
     wires: BTreeMap<(&'static str, &'static str), Wire>,
     nodes: BTreeMap<&'static str, Node>,
-    change: fn(Setup) -> Setup,
+    change: Box<dyn Fn(Setup) -> Setup>,
     folder: TempDir,
 }
 
 impl World {
     /// Starts the regions, each with what `change` makes of the usual setup.
-    pub async fn start(regions: &[&'static str], change: fn(Setup) -> Setup) -> Self {
+    pub async fn start(
+        regions: &[&'static str],
+        change: impl Fn(Setup) -> Setup + 'static,
+    ) -> Self {
         let mut world = Self {
             regions: regions.to_vec(),
             wires: BTreeMap::new(),
             nodes: BTreeMap::new(),
-            change,
+            change: Box::new(change),
             folder: tempfile::tempdir().expect("a folder"),
         };
         for from in regions {
