@@ -2,14 +2,20 @@
 
 use std::io::ErrorKind;
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
+use likewise::adapters::chitchat_membership::{ChitchatMembership, GossipOptions, Home};
+use likewise::adapters::fixed_membership::FixedMembership;
 use likewise::adapters::memory_store::MemoryDevice;
 use likewise::adapters::os_files::OsFiles;
 use likewise::adapters::power::{CutPoint, Moment, Power};
 use likewise::adapters::simulated_disk::SimulatedDisk;
 use likewise::adapters::sled_store::SledStore;
+use likewise::counts::Counts;
+use likewise::ids::{ClusterId, Epoch, Region, Replica};
 use likewise::seams::files::{read_whole, write_whole};
+use likewise::seams::membership::{Announcement, Liveness, Membership};
 use likewise::seams::{CheckpointStore, Files};
 
 fn bytes(text: &'static str) -> Bytes {
@@ -361,4 +367,107 @@ async fn one_supply_darkens_disk_and_store_together() {
         Some(bytes("v")),
         "the sync was done, and nobody was told"
     );
+}
+
+fn replica(region: &str, epoch: u128) -> Replica {
+    Replica {
+        region: Region::new(region).expect("valid"),
+        epoch: Epoch(epoch),
+    }
+}
+
+fn announcement(own: &Replica) -> Announcement {
+    Announcement {
+        own: own.clone(),
+        address: Some(
+            format!("{}.example:7401", own.region)
+                .parse()
+                .expect("valid"),
+        ),
+        frontier: 1,
+        fingerprint: None,
+        protocol: (1, 1),
+    }
+}
+
+fn gossip() -> Arc<dyn Membership> {
+    let options = GossipOptions {
+        cluster: ClusterId::new("test").expect("valid"),
+        regions: None,
+        interval: Duration::from_millis(50),
+        dead_after: Duration::from_millis(500),
+        forget_after: Duration::from_secs(60),
+    };
+    let started = ChitchatMembership::start(Home::Task, options, Arc::new(Counts::default()));
+    Arc::new(started.expect("no thread is needed"))
+}
+
+/// Carries what two memberships say to each other.
+fn connect(one: (&Arc<dyn Membership>, &Replica), other: (&Arc<dyn Membership>, &Replica)) {
+    let here = Arc::new(one.0.correspond(other.1).expect("room"));
+    let there = Arc::new(other.0.correspond(one.1).expect("room"));
+    for (from, to) in [(here.clone(), there.clone()), (there, here)] {
+        tokio::spawn(async move {
+            while let Some(message) = from.next().await {
+                to.deliver(message);
+            }
+        });
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn gossip_keeps_the_contract() {
+    let all = ["us", "ap", "eu"].map(|region| (gossip(), replica(region, 1)));
+    for (membership, own) in &all {
+        membership.announce(announcement(own));
+    }
+    let [us, ap, eu] = &all;
+    connect((&us.0, &us.1), (&ap.0, &ap.1));
+    connect((&ap.0, &ap.1), (&eu.0, &eu.1));
+    membership_contract(us.0.as_ref(), &us.1).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fixed_membership_keeps_the_contract() {
+    let listed = ["eu", "ap"].map(|region| {
+        let address = format!("{region}.example:7401").parse().expect("valid");
+        (Region::new(region).expect("valid"), address)
+    });
+    let membership = FixedMembership::new(listed);
+    membership_contract(&membership, &replica("us", 1)).await;
+}
+
+/// Of a membership that comes to know `ap` and `eu` at their addresses.
+async fn membership_contract(membership: &dyn Membership, own: &Replica) {
+    let mut members = membership.members();
+    membership.announce(announcement(own));
+    let known = members.wait_for(|members| {
+        let found = members.iter().filter(|member| member.address.is_some());
+        found.count() == 2 && members.iter().all(|one| one.liveness != Liveness::Gone)
+    });
+    let known = tokio::time::timeout(Duration::from_secs(60), known).await;
+    let known = known.expect("in time").expect("it runs").clone();
+    let told: Vec<_> = known
+        .iter()
+        .map(|member| {
+            (
+                member.region.as_str(),
+                member.address.as_ref().expect("said").to_string(),
+            )
+        })
+        .collect();
+    let expected = ["ap", "eu"].map(|region| (region, format!("{region}.example:7401")));
+    assert_eq!(told, expected, "by region, without the node itself");
+    // What is no news changes nothing.
+    members.borrow_and_update();
+    membership.announce(announcement(own));
+    let changed = tokio::time::timeout(Duration::from_millis(300), members.changed()).await;
+    assert!(changed.is_err());
+    let peer = replica("sa", 1);
+    let corresponds = membership.corresponds();
+    assert_eq!(membership.correspond(&peer).is_ok(), corresponds);
+    membership.stop();
+    membership.announce(announcement(&replica("us", 2)));
+    tokio::time::sleep(Duration::from_millis(300)).await;
+    assert_eq!(*membership.members().borrow(), known);
 }

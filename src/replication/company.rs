@@ -42,6 +42,7 @@ pub(super) async fn follow(exchange: Arc<Exchange>) {
     loop {
         let newest = members.borrow_and_update().clone();
         update(&exchange, wanted(&exchange, &newest));
+        exchange.links.hear(newest);
         match exchange.stop.run_until_cancelled(members.changed()).await {
             Some(Ok(())) => {}
             // Nobody tells any more.

@@ -13,6 +13,7 @@ use tokio_util::sync::CancellationToken;
 
 use crate::ids::{Epoch, Region, Replica};
 use crate::replication::session::{Agreement, Standing};
+use crate::seams::membership::Members;
 
 /// One link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -62,13 +63,14 @@ struct Configured {
     waits_since: Option<Instant>,
 }
 
-#[derive(Default)]
 struct Links {
     configured: BTreeMap<Region, Configured>,
     sessions: BTreeMap<Replica, Session>,
     last_owner: Owner,
     /// Why a seed leads to nobody, by its address.
     seeds: BTreeMap<String, String>,
+    /// What the membership said last.
+    members: Members,
 }
 
 /// The links. Those that are configured stay; those of hearsay go when it ends, others with their sessions.
@@ -86,7 +88,10 @@ impl LinkBoard {
         let configured = |(region, address)| (region, Configured::new(address));
         let links = Links {
             configured: peers.into_iter().map(configured).collect(),
-            ..Links::default()
+            sessions: BTreeMap::new(),
+            last_owner: Owner::default(),
+            seeds: BTreeMap::new(),
+            members: Members::from([]),
         };
         Self {
             links: Mutex::new(links),
@@ -122,6 +127,16 @@ impl LinkBoard {
                 links.configured.insert(region.clone(), known);
             }
         }
+    }
+
+    /// Shows what the membership says now.
+    pub(super) fn hear(&self, members: Members) {
+        self.links.lock().members = members;
+    }
+
+    /// What the membership says of the other nodes; hearsay.
+    pub fn members(&self) -> Members {
+        self.links.lock().members.clone()
     }
 
     /// A region that was told of is no longer dialled.

@@ -6,7 +6,7 @@
 //! (`post`), and only what is well formed and within bounds reaches it (`datagram`, `gate`). What members say
 //! of themselves is read in `roster`.
 
-mod datagram;
+pub mod datagram;
 mod gate;
 mod mailbox;
 mod post;

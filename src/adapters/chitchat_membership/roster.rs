@@ -66,6 +66,8 @@ struct Entry {
     /// Counts the runs as they were first heard of.
     order: u64,
     gone_since: Option<Instant>,
+    /// It is gone for good, as far as this list goes; chitchat may still know it.
+    is_hidden: bool,
 }
 
 /// See the module.
@@ -110,10 +112,13 @@ impl Roster {
         for entry in self.entries.values_mut() {
             entry.member.liveness = Liveness::Gone;
         }
-        for (replica, (liveness, _, state)) in found {
-            self.note(&replica, member(&replica, state, liveness));
+        for (replica, (liveness, _, state)) in &found {
+            self.note(replica, member(replica, state, *liveness));
         }
-        self.forget(own, now);
+        self.entries.remove(own);
+        self.hide(now);
+        self.entries
+            .retain(|replica, entry| !entry.is_hidden || found.contains_key(replica));
         known
     }
 
@@ -124,6 +129,7 @@ impl Roster {
             member: member.clone(),
             order,
             gone_since: None,
+            is_hidden: false,
         });
         // Its values come after its name; those of an earlier time stay until then.
         let before = std::mem::replace(&mut entry.member, member);
@@ -133,43 +139,41 @@ impl Roster {
         after.protocol = after.protocol.or(before.protocol);
     }
 
-    /// Of the runs that are gone the newest of each region stays, for as long as is configured.
-    fn forget(&mut self, own: &Replica, now: Instant) {
-        self.entries.remove(own);
+    /// Of the runs that are gone the newest of each region is shown, for as long as is configured.
+    fn hide(&mut self, now: Instant) {
         let mut newest: BTreeMap<Region, u64> = BTreeMap::new();
         for (replica, entry) in &mut self.entries {
-            let is_gone = entry.member.liveness == Liveness::Gone;
-            entry.gone_since = match is_gone {
-                true => entry.gone_since.or(Some(now)),
-                false => None,
+            entry.gone_since = match entry.member.liveness {
+                Liveness::Gone => entry.gone_since.or(Some(now)),
+                Liveness::Alive | Liveness::Unknown => None,
             };
             let newest = newest.entry(replica.region.clone()).or_default();
             *newest = entry.order.max(*newest);
         }
-        let forget_after = self.forget_after;
-        self.entries
-            .retain(|replica, entry| match entry.gone_since {
-                None => true,
-                Some(since) => {
-                    newest.get(&replica.region) == Some(&entry.order)
-                        && now.duration_since(since) < forget_after
-                }
-            });
-        while newest.len() > GOSSIP_REGIONS_MAX {
-            let gone = self.entries.iter();
-            let gone = gone.filter_map(|(replica, entry)| Some((entry.gone_since?, replica)));
-            let Some((_, longest)) = gone.min() else {
-                return;
-            };
-            let longest = longest.clone();
-            newest.remove(&longest.region);
-            self.entries.remove(&longest);
+        for (replica, entry) in &mut self.entries {
+            let is_newest = newest.get(&replica.region) == Some(&entry.order);
+            entry.is_hidden = entry
+                .gone_since
+                .is_some_and(|since| !is_newest || now.duration_since(since) >= self.forget_after);
+        }
+        let shown = |entry: &&mut Entry| !entry.is_hidden;
+        let mut gone: Vec<&mut Entry> = self.entries.values_mut().filter(shown).collect();
+        let regions: BTreeSet<Region> = gone
+            .iter()
+            .map(|entry| entry.member.region.clone())
+            .collect();
+        let too_many = regions.len().saturating_sub(GOSSIP_REGIONS_MAX);
+        gone.retain(|entry| entry.gone_since.is_some());
+        gone.sort_by_key(|entry| entry.gone_since);
+        for entry in gone.into_iter().take(too_many) {
+            entry.is_hidden = true;
         }
     }
 
     /// See [`Members`].
     pub fn members(&self) -> Members {
-        let mut entries: Vec<&Entry> = self.entries.values().collect();
+        let entries = self.entries.values();
+        let mut entries: Vec<&Entry> = entries.filter(|entry| !entry.is_hidden).collect();
         entries.sort_by(|a, b| {
             (&a.member.region, std::cmp::Reverse(a.order))
                 .cmp(&(&b.member.region, std::cmp::Reverse(b.order)))

@@ -154,16 +154,50 @@ async fn a_node_that_falls_silent_is_gone_and_its_next_run_takes_its_place() {
     assert_eq!(members.len(), 1, "{members:#?}");
     tokio::time::sleep(options().forget_after * 2).await;
     assert_eq!(eu.membership.members().borrow().len(), 1, "it is alive");
+    // chitchat still knows the run before, which is gone, when the next is there.
+    eu_sees_one_run_after_another(&eu).await;
+}
+
+async fn eu_sees_one_run_after_another(eu: &Node) {
+    for epoch in 100..104 {
+        let sa = Node::task("sa", epoch);
+        let ways = connect(eu, &sa);
+        eu.alive(&sa.own).await;
+        ways.iter().for_each(JoinHandle::abort);
+        drop(sa);
+        let is_gone = |member: &Member| member.liveness == Liveness::Gone;
+        eu.until("gone", |members| members.iter().any(is_gone))
+            .await;
+        let members = eu.membership.members().borrow().clone();
+        let runs = members
+            .iter()
+            .filter(|member| member.region.as_str() == "sa");
+        let runs: Vec<_> = runs.map(|member| member.epoch).collect();
+        assert_eq!(runs, [Some(Epoch(epoch))], "the newest alone");
+    }
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_region_that_is_gone_for_long_is_forgotten() {
-    let (eu, us) = (Node::task("eu", 2), Node::task("us", 3));
+async fn a_region_that_is_gone_for_long_is_forgotten_also_before_chitchat_does() {
+    let forget_after = options().dead_after * 2;
+    let counts = Arc::new(Counts::default());
+    let options = GossipOptions {
+        forget_after,
+        ..options()
+    };
+    let eu = ChitchatMembership::start(Home::Task, options, counts.clone());
+    let eu = Node::of(eu.expect("no thread"), replica("eu", 2), counts);
+    let us = Node::task("us", 3);
     let ways = connect(&eu, &us);
     eu.alive(&us.own).await;
     ways.iter().for_each(JoinHandle::abort);
     drop(us);
     eu.until("forgotten", |members| members.is_empty()).await;
+    let mut members = eu.membership.members();
+    members.borrow_and_update();
+    let later = forget_after * 4;
+    let changed = tokio::time::timeout(later, members.changed()).await;
+    assert!(changed.is_err(), "it stays forgotten");
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,6 +25,7 @@ pub struct Setup {
     pub folder: PathBuf,
     log: PathBuf,
     peers: Vec<(String, String)>,
+    seeds: Vec<String>,
     settings: Vec<(String, String)>,
     config: Option<PathBuf>,
 }
@@ -45,6 +46,7 @@ impl Setup {
             log: folder.with_extension("stderr"),
             folder,
             peers: Vec::new(),
+            seeds: Vec::new(),
             settings: Vec::new(),
             config: None,
         };
@@ -70,6 +72,11 @@ impl Setup {
 
     pub fn peer(mut self, region: &str, address: impl ToString) -> Self {
         self.peers.push((region.to_owned(), address.to_string()));
+        self
+    }
+
+    pub fn seed(mut self, address: impl ToString) -> Self {
+        self.seeds.push(address.to_string());
         self
     }
 
@@ -107,6 +114,9 @@ impl Setup {
             .arg(&self.folder);
         for (region, address) in &self.peers {
             command.arg(format!("--peer={region}={address}"));
+        }
+        for seed in &self.seeds {
+            command.arg(format!("--seed={seed}"));
         }
         if let Some(config) = &self.config {
             command.arg("--config").arg(config);

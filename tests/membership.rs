@@ -1,0 +1,336 @@
+//! Nodes that find one another, as real processes: by one seed, by a list, in spite of hostile gossip.
+
+#[path = "support/process/mod.rs"]
+mod process;
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use likewise::adapters::chitchat_membership::datagram::{Datagram, Delta, Digest, NodeName, Value};
+use likewise::ids::{ClusterId, Epoch, Region, Replica};
+use likewise::limits::{GOSSIP_DATAGRAM_BYTES_MAX, GOSSIP_NODES_MAX};
+use likewise::wire::gossip::{write_datagram, write_hello};
+use likewise::wire::replication::replication_service_client::ReplicationServiceClient;
+use likewise::wire::replication::{GossipMessage, GossipRequest, GossipResponse};
+use likewise::wire::v1::GetStatusResponse;
+use process::Wire;
+use process::node::{Node, PATIENCE, Setup};
+use process::world::converge;
+use tempfile::TempDir;
+use tokio::sync::mpsc;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Code, Status, Streaming};
+
+/// Longer than all that is waited for in between, and short enough to wait for it.
+const FORGET_AFTER_MS: u64 = 4_000;
+
+fn setup(folder: &TempDir, region: &str) -> Setup {
+    Setup::new(region, folder.path().join(region))
+        .set("PEERS__GOSSIP_INTERVAL_MS", 100)
+        .set("PEERS__DEAD_AFTER_MS", 1_000)
+        .set("PEERS__FORGET_AFTER_MS", FORGET_AFTER_MS)
+}
+
+/// The regions to which a node has a session, in order.
+fn connected(status: &GetStatusResponse) -> Vec<&str> {
+    let links = status.links.iter();
+    let links = links.filter(|link| link.connected);
+    links.map(|link| link.region.as_str()).collect()
+}
+
+async fn until_connected(node: &Node, regions: &[&str]) -> GetStatusResponse {
+    let what = format!("sessions with {regions:?}");
+    node.status_where(&what, PATIENCE, |status| connected(status) == regions)
+        .await
+}
+
+fn count(status: &GetStatusResponse, name: &str) -> u64 {
+    let mut counts = status.counts.iter();
+    counts
+        .find(|count| count.name == name)
+        .expect("there")
+        .value
+}
+
+#[tokio::test]
+async fn nodes_that_know_one_seed_meet_everybody_leave_and_come_back_elsewhere() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let ap = setup(&folder, "ap").start().await;
+    let seeded = |region: &str| setup(&folder, region).seed(ap.peer_address);
+    let eu = seeded("eu").start().await;
+    let sa = seeded("sa").start().await;
+    let us = seeded("us").start().await;
+    until_connected(&ap, &["eu", "sa", "us"]).await;
+    until_connected(&eu, &["ap", "sa", "us"]).await;
+    until_connected(&sa, &["ap", "eu", "us"]).await;
+    let status = until_connected(&us, &["ap", "eu", "sa"]).await;
+    let addresses: Vec<_> = status.links.iter().map(|link| &link.address).collect();
+    let bound = [&ap, &eu, &sa].map(|node| node.peer_address.to_string());
+    assert_eq!(addresses, bound.iter().collect::<Vec<_>>());
+    for (number, node) in [&ap, &eu, &sa, &us].into_iter().enumerate() {
+        let user = format!("u{number}");
+        node.client.like("p", &user).await.expect("taken");
+    }
+    converge(&[&ap, &eu, &sa, &us]).await;
+    assert_eq!(sa.count("p").await, 4);
+
+    let before = us.peer_address;
+    us.kill().await;
+    for node in [&ap, &eu, &sa] {
+        let forgotten =
+            |status: &GetStatusResponse| status.links.len() == 2 && connected(status).len() == 2;
+        node.status_where("us is forgotten", PATIENCE, forgotten)
+            .await;
+    }
+    let us = seeded("us").start().await;
+    assert_ne!(us.peer_address, before);
+    until_connected(&us, &["ap", "eu", "sa"]).await;
+    for node in [&ap, &eu, &sa] {
+        let is_found = |status: &GetStatusResponse| {
+            let mut links = status.links.iter();
+            links.any(|link| link.connected && link.address == us.peer_address.to_string())
+        };
+        node.status_where("us where it is now", PATIENCE, is_found)
+            .await;
+    }
+    us.client.like("p", "late").await.expect("taken");
+    converge(&[&ap, &eu, &sa, &us]).await;
+    assert_eq!(eu.count("p").await, 5);
+    for node in [&ap, &eu, &sa, &us] {
+        let status = node.status().await;
+        assert_eq!(count(&status, "gossip_refused"), 0, "{}", node.setup.region);
+        assert_eq!(count(&status, "gossip_restarts"), 0);
+    }
+}
+
+#[tokio::test]
+async fn a_list_works_without_gossip() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let listed = |region: &str| setup(&folder, region).set("PEERS__MEMBERSHIP", "static");
+    let eu = listed("eu").start().await;
+    let us = listed("us").peer("eu", eu.peer_address).start().await;
+    us.client.like("p", "ann").await.expect("taken");
+    converge(&[&eu, &us]).await;
+    let refused = Stranger::call(&eu, "test").await.map(drop);
+    assert_eq!(refused.expect_err("refused").code(), Code::Unimplemented);
+    // Nor does a node that gossips trouble one that does not.
+    let ap = setup(&folder, "ap")
+        .peer("eu", eu.peer_address)
+        .start()
+        .await;
+    until_connected(&ap, &["eu"]).await;
+    until_connected(&eu, &["ap", "us"]).await;
+}
+
+#[tokio::test]
+async fn a_seed_that_is_the_node_itself_is_harmless() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (to_itself, to_eu) = (Wire::lay().await, Wire::lay().await);
+    let us = setup(&folder, "us")
+        .seed(to_itself.address())
+        .seed(to_eu.address());
+    let us = us.start().await;
+    to_itself.lead_to(Some(us.peer_address));
+    let says_so = |status: &GetStatusResponse| {
+        let mut warnings = status.warnings.iter();
+        warnings.any(|warning| warning.contains("it is this very node"))
+    };
+    us.status_where("what its seeds lead to", PATIENCE, says_so)
+        .await;
+    let eu = setup(&folder, "eu").start().await;
+    to_eu.lead_to(Some(eu.peer_address));
+    let status = until_connected(&us, &["eu"]).await;
+    assert!(!says_so(&status), "of no interest any more");
+    us.ready().await;
+}
+
+/// A peer that says what no node would.
+struct Stranger {
+    outgoing: mpsc::Sender<GossipRequest>,
+    incoming: Streaming<GossipResponse>,
+}
+
+impl Stranger {
+    fn replica() -> Replica {
+        replica("zz", 1)
+    }
+
+    async fn call(node: &Node, cluster: &str) -> Result<Self, Status> {
+        let cluster = ClusterId::new(cluster).expect("valid");
+        Self::begin(node, write_hello(&cluster, &Self::replica())).await
+    }
+
+    async fn begin(node: &Node, first: GossipMessage) -> Result<Self, Status> {
+        let address = format!("http://{}", node.peer_address);
+        let client = ReplicationServiceClient::connect(address).await;
+        let (outgoing, messages) = mpsc::channel(64);
+        let stranger = client
+            .expect("it listens")
+            .gossip(ReceiverStream::new(messages));
+        let incoming = stranger.await?.into_inner();
+        let stranger = Self { outgoing, incoming };
+        stranger.say(first).await;
+        Ok(stranger)
+    }
+
+    async fn say(&self, message: GossipMessage) {
+        let message = Some(message);
+        // The node may have ended the call.
+        drop(self.outgoing.send(GossipRequest { message }).await);
+    }
+
+    async fn send(&self, datagram: impl Into<Bytes>) {
+        self.say(write_datagram(datagram.into())).await;
+    }
+
+    /// Why the node ended the call.
+    async fn refusal(mut self) -> Status {
+        let ended = async {
+            loop {
+                match self.incoming.message().await {
+                    Ok(Some(_)) => {}
+                    Ok(None) => panic!("it ended without a word"),
+                    Err(status) => return status,
+                }
+            }
+        };
+        let ended = tokio::time::timeout(PATIENCE, ended).await;
+        ended.expect("the node ends the call")
+    }
+}
+
+fn replica(region: &str, epoch: u128) -> Replica {
+    Replica {
+        region: Region::new(region).expect("valid"),
+        epoch: Epoch(epoch),
+    }
+}
+
+fn digest(replica: Replica) -> Digest {
+    Digest {
+        node: NodeName {
+            replica,
+            generation: 0,
+        },
+        heartbeat: 9,
+        collected: 0,
+        version: 9,
+    }
+}
+
+/// A delta whose maximum version is below that of its key.
+fn below() -> Datagram {
+    let digest = digest(Stranger::replica());
+    let value = Value {
+        key: "address".to_owned(),
+        text: "127.0.0.1:1".to_owned(),
+        version: 8,
+        status: 0,
+    };
+    let delta = Delta {
+        node: digest.node.clone(),
+        collected: 0,
+        after: 0,
+        values: vec![value],
+        version: 3,
+    };
+    Datagram::SynAck {
+        digests: vec![digest],
+        deltas: vec![delta],
+    }
+}
+
+/// So many invented nodes that a summary of them fits in no datagram.
+fn flood() -> Vec<Datagram> {
+    let all: Vec<Digest> = (0..2_000u128)
+        .map(|number| digest(replica(&format!("r{}", number % 50), number)))
+        .collect();
+    let some = all.chunks(GOSSIP_NODES_MAX).map(|some| Datagram::Syn {
+        cluster: "test".to_owned(),
+        digests: some.to_vec(),
+    });
+    some.collect()
+}
+
+/// A delta that unpacks to a hundred times what a datagram holds.
+fn bomb() -> Vec<u8> {
+    let packed = zstd::bulk::compress(&[0; 65_535], 0).expect("packed");
+    let mut bomb = Datagram::Ack { deltas: Vec::new() }.write();
+    bomb.pop();
+    while bomb.len() + packed.len() + 4 < GOSSIP_DATAGRAM_BYTES_MAX {
+        bomb.push(1);
+        bomb.extend(u16::try_from(packed.len()).expect("short").to_le_bytes());
+        bomb.extend(&packed);
+    }
+    bomb.push(0);
+    bomb
+}
+
+#[tokio::test]
+async fn hostile_gossip_ends_nothing_and_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let eu = setup(&folder, "eu").start().await;
+    let us = setup(&folder, "us").seed(eu.peer_address).start().await;
+    until_connected(&us, &["eu"]).await;
+
+    let stranger = Stranger::call(&eu, "test")
+        .await
+        .expect("one of the cluster");
+    let mut hostile = vec![
+        below().write(),
+        bomb(),
+        b"no gossip at all".to_vec(),
+        Vec::new(),
+    ];
+    let mut truncated = below().write();
+    truncated.truncate(truncated.len() / 2);
+    hostile.push(truncated);
+    hostile.extend(flood().iter().map(Datagram::write));
+    let sent = hostile.len() as u64;
+    for datagram in hostile {
+        stranger.send(datagram).await;
+        // No more in an interval than a peer may.
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    let counted = |status: &GetStatusResponse| count(status, "gossip_refused") >= sent - 1;
+    eu.status_where("all of it is refused", PATIENCE, counted)
+        .await;
+
+    // Gossip goes on: who comes now hears of everybody, and is heard of.
+    let ap = setup(&folder, "ap").seed(eu.peer_address).start().await;
+    until_connected(&ap, &["eu", "us"]).await;
+    until_connected(&us, &["ap", "eu"]).await;
+    for node in [&ap, &eu, &us] {
+        let status = node.status().await;
+        assert_eq!(
+            count(&status, "gossip_restarts"),
+            0,
+            "{}",
+            node.setup.region
+        );
+        assert_eq!(count(&status, "frames_refused"), 0);
+        let stderr = node.setup.stderr();
+        assert!(!stderr.contains("panicked"), "{stderr}");
+    }
+    eu.client.like("p", "ann").await.expect("taken");
+    converge(&[&ap, &eu, &us]).await;
+}
+
+#[tokio::test]
+async fn who_does_not_say_who_they_are_is_not_heard() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let eu = setup(&folder, "eu").start().await;
+    let other = Stranger::call(&eu, "another-cluster").await.expect("taken");
+    assert_eq!(other.refusal().await.code(), Code::InvalidArgument);
+    let first = write_datagram(below().write().into());
+    let nameless = Stranger::begin(&eu, first).await.expect("taken");
+    assert_eq!(nameless.refusal().await.code(), Code::InvalidArgument);
+    let twice = Stranger::call(&eu, "test").await.expect("taken");
+    let cluster = ClusterId::new("test").expect("valid");
+    twice.say(write_hello(&cluster, &Stranger::replica())).await;
+    assert_eq!(twice.refusal().await.code(), Code::InvalidArgument);
+    let long = Stranger::call(&eu, "test").await.expect("taken");
+    long.send(vec![0; GOSSIP_DATAGRAM_BYTES_MAX + 1]).await;
+    assert_eq!(long.refusal().await.code(), Code::InvalidArgument);
+    assert_eq!(count(&eu.status().await, "gossip_refused"), 4);
+}
