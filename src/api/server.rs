@@ -10,14 +10,19 @@ use std::sync::Arc;
 use futures_util::stream::{self, Stream};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::transport::server::{Connected, Router, TcpConnectInfo};
 use tonic_health::pb::health_server::HealthServer;
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 
 use crate::api::Api;
 use crate::api::admin::Admin;
 use crate::api::counters::Counters;
 use crate::api::health::Health;
 use crate::api::likes::Likes;
+use crate::api::malformed;
 use crate::api::status::Cluster;
 use crate::limits::{
     ACCEPT_PAUSE, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
@@ -82,11 +87,15 @@ async fn follow_then_drain(api: &Api, health: &Health) {
     tokio::time::sleep(CLIENT_DRAIN_MAX).await;
 }
 
+/// What lies around the services.
+type Around = Stack<MapResponseLayer<fn(Response<Body>) -> Response<Body>>, Identity>;
+
 fn router(
     api: &Arc<Api>,
     health: &Health,
     limits: &ConnectionLimits,
-) -> Result<Router, ServeError> {
+) -> Result<Router<Around>, ServeError> {
+    let explain: fn(Response<Body>) -> Response<Body> = malformed::explain;
     let likes = LikeServiceServer::new(Likes(api.clone()));
     let counters = CounterServiceServer::new(Counters(api.clone()));
     let cluster = ClusterServiceServer::new(Cluster(api.clone()));
@@ -101,6 +110,7 @@ fn router(
         .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(limits.streams_per_connection_max)
+        .layer(MapResponseLayer::new(explain))
         .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
