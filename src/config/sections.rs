@@ -67,6 +67,13 @@ pub struct Peers {
     pub static_peers: Vec<StaticPeer>,
 }
 
+impl Peers {
+    /// Whether this node can find anybody to take a state from.
+    pub fn are_configured(&self) -> bool {
+        !self.static_peers.is_empty()
+    }
+}
+
 /// `[logging]`: what the node writes about itself on the standard error stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

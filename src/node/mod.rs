@@ -7,6 +7,7 @@
 mod catch_up;
 mod checkpoints;
 mod gauges;
+mod rebuild;
 mod run;
 pub mod storage;
 
@@ -43,10 +44,11 @@ use crate::replication::links::LinkBoard;
 use crate::replication::{
     self, PeerAnswer, PeerAnswers, ReplicationOptions, ReplicationParts, RunningReplication,
 };
-use crate::seams::files::LockGuard;
+use crate::seams::files::{Files, LockGuard};
 use crate::seams::{Listener, Transport, WorkerHandle, Workers};
 
 pub use run::run;
+pub use storage::Folder;
 
 /// The network of a node. Listeners are bound by the caller.
 pub struct Network {
@@ -117,7 +119,9 @@ pub async fn start(
     let engine = recovered.engine.clone();
     logging::name_node(&engine.own());
     say_recovered(&report);
-    if report.is_new && !config.peers.static_peers.is_empty() {
+    let is_unfinished = rebuild::is_unfinished(seams.files.as_ref()).await?;
+    if (report.is_new || is_unfinished) && config.peers.are_configured() {
+        rebuild::begin(seams.files.as_ref()).await?;
         engine.set_serving(Serving::Rebuilding);
     }
     let (keeping, log_failed) = Keeping::start(config, recovered, &seams, workers.as_ref());
@@ -140,7 +144,8 @@ pub async fn start(
     let peers = (network.peers, network.transport);
     let replication = keeping.replicate(config, &seams, peers);
     let answers = replication.answers.clone();
-    tokio::spawn(become_ready(engine.clone(), answers, stop_clients.clone()));
+    let ready = (engine.clone(), seams.files.clone());
+    tokio::spawn(become_ready(ready, answers, stop_clients.clone()));
     Ok(RunningNode {
         engine,
         report,
@@ -287,9 +292,9 @@ impl Keeping {
 }
 
 /// An empty folder with peers: reads are refused until a peer has answered, and all that it had then is
-/// durable here.
+/// durable here. A restart before that goes on refusing them.
 async fn become_ready(
-    engine: Arc<Engine>,
+    (engine, files): (Arc<Engine>, Arc<dyn Files>),
     mut answers: watch::Receiver<PeerAnswers>,
     stop: CancellationToken,
 ) {
@@ -301,6 +306,9 @@ async fn become_ready(
             if answers.borrow_and_update().values().any(covers) {
                 tracing::info!("ready: all that a peer had is here");
                 engine.set_serving(Serving::Ready);
+                if let Err(error) = rebuild::finish(files.as_ref()).await {
+                    tracing::warn!(%error, "the next start waits for a peer once more");
+                }
                 return;
             }
             tokio::select! {

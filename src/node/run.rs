@@ -13,7 +13,7 @@ use crate::adapters::tcp::TcpTransport;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
 use crate::config::{Config, OnSyncFailure};
 use crate::display::output::{self, OutputError};
-use crate::node::{Network, RunningNode, engine_options, start, storage};
+use crate::node::{Folder, Network, RunningNode, engine_options, start, storage};
 
 /// Exit code after the log failed, where `log.on_sync_failure` is `exit`.
 const EXIT_CODE_LOG_FAILED: u8 = 74;
@@ -21,12 +21,12 @@ const EXIT_CODE_LOG_FAILED: u8 = 74;
 const EXIT_CODE_QUIT: u8 = 130;
 
 /// Runs a node until it is told to stop. Called outside of any runtime; logging is set up.
-pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub fn run(config: Config, folder: Folder) -> anyhow::Result<ExitCode> {
     end_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(serve(config))?;
+    let code = runtime.block_on(serve(config, folder))?;
     runtime.shutdown_background();
     Ok(code)
 }
@@ -67,10 +67,13 @@ impl Signals {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, folder: Folder) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let (network, peer_address) = bind(&config).await?;
-    let storage = storage::open(&config, engine_options(&config)).await?;
+    let storage = match folder {
+        Folder::Keep => storage::open(&config, engine_options(&config)).await?,
+        Folder::Rebuild => storage::rebuild(&config, engine_options(&config)).await?,
+    };
     let workers = Arc::new(ThreadWorkers::new(tokio::runtime::Handle::current()));
     let mut node = start(&config, storage, workers, network).await?;
     say_ready(&config, &node, peer_address)?;
