@@ -1,15 +1,24 @@
 //! Pages of likers beside a naive model, while others like and unlike, buckets split, the post spreads over shards,
 //! and the pages come from one node or the other.
 
+#[path = "support/served.rs"]
+mod served;
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use likewise::client::{Client, Read};
+use likewise::codec::text::encode_page_token;
 use likewise::crdt::fingerprint::UserHash;
+use likewise::engine::Serving;
 use likewise::ids::UserId;
 use likewise::log::{LogOptions, Position};
+use likewise::wire::v1::{Consistency, ListLikersRequest, ListLikersResponse, ReadOptions};
 use proptest::prelude::*;
+use served::{Served, at_least, get, refusal, served};
 use support::{Machine, Node, like, post, unlike, user};
+use tonic::Code;
+use tonic_types::StatusExt;
 
 const POST: &str = "p";
 /// Writes of one batch: few syncs, for nothing here is about them.
@@ -232,4 +241,127 @@ async fn a_page_begins_after_a_user_who_likes_no_longer() {
     assert!(rest.users.iter().all(|who| place(who) > place(&stranger)));
     let unknown = node.engine.list_likers(&post("unknown"), None, 10).await;
     assert!(unknown.users.is_empty() && !unknown.has_more);
+}
+
+fn page(size: u32, page_token: &str) -> ListLikersRequest {
+    ListLikersRequest {
+        post: POST.to_owned(),
+        page_size: Some(size),
+        page_token: page_token.to_owned(),
+        options: None,
+    }
+}
+
+async fn ask(node: &Served, request: ListLikersRequest) -> ListLikersResponse {
+    let mut likes = node.likes.clone();
+    let answer = likes.list_likers(request).await.expect("a page");
+    answer.into_inner()
+}
+
+/// Two regions that both have the same 25 likers.
+async fn two_served() -> (Served, Served) {
+    let (eu, us) = (served("eu", 30).await, served("us", 31).await);
+    let likes = (0..25).map(|number| like(POST, &format!("u{number}")));
+    for command in likes {
+        eu.node.write(command).await;
+    }
+    assert!(us.node.pull(&eu.node).await);
+    (eu, us)
+}
+
+#[tokio::test]
+async fn pages_go_on_at_another_node() {
+    let (eu, us) = two_served().await;
+    let (mut all, mut sizes, mut next) = (BTreeSet::new(), Vec::new(), String::new());
+    for node in [&eu, &us, &eu] {
+        let answer = ask(node, page(10, &next)).await;
+        assert_eq!(answer.count, 25);
+        assert!(!answer.token.is_empty());
+        sizes.push(answer.users.len());
+        all.extend(answer.users);
+        next = answer.next_page_token;
+    }
+    assert_eq!((sizes, all.len(), next.as_str()), (vec![10, 10, 5], 25, ""));
+    let whole = ask(&us, page(25, "")).await;
+    assert_eq!(whole.next_page_token, "", "nobody follows");
+    let mut unset = page(1, "");
+    unset.page_size = None;
+    assert_eq!(ask(&us, unset).await.users.len(), 25);
+}
+
+#[tokio::test]
+async fn pages_are_read_as_other_reads_are() {
+    let (eu, us) = two_served().await;
+    let written = eu.node.write(like(POST, "late")).await;
+    let mut request = page(100, "");
+    request.options = at_least(&written.token, std::time::Duration::from_millis(5));
+    let refused = refusal(us.likes.clone().list_likers(request.clone()).await);
+    assert_eq!(refused.1, "REASON_TOKEN_NOT_COVERED");
+    assert!(us.node.pull(&eu.node).await);
+    let answer = ask(&us, request).await;
+    assert!(answer.users.contains(&"late".to_owned()));
+
+    let mut fast = page(100, "");
+    fast.options = Some(ReadOptions {
+        consistency: Consistency::Fast as i32,
+        ..ReadOptions::default()
+    });
+    assert_eq!(ask(&us, fast).await.users.len(), 26);
+    us.node.engine.set_serving(Serving::Rebuilding);
+    let refused = refusal(us.likes.clone().list_likers(page(1, "")).await);
+    assert_eq!(refused, (Code::Unavailable, "REASON_REBUILDING".into()));
+}
+
+#[tokio::test]
+async fn bad_pages_are_refused_with_field_and_limit() {
+    let (eu, _us) = two_served().await;
+    let cluster = eu.node.engine.cluster().clone();
+    let foreign = encode_page_token(&cluster, &post("other"), &user("u1"));
+    let mut likes = eu.likes.clone();
+    let token = likes.get_post(get(POST, "")).await.expect("read");
+    let token = token.into_inner().token;
+    let mut no_post = page(1, "");
+    no_post.post.clear();
+    let cases = [
+        (page(0, ""), "page_size", "give 1 to 10000"),
+        (page(10_001, ""), "page_size", "give 1 to 10000"),
+        (page(1, "garbage!"), "page_token", "base64url"),
+        (page(1, &foreign), "page_token", "another post"),
+        (
+            page(1, &token),
+            "page_token",
+            "is a token, not a page token",
+        ),
+        (page(1, &"x".repeat(5_000)), "page_token", "4096"),
+        (no_post, "post", "1 to 256 bytes"),
+    ];
+    for (request, field, words) in cases {
+        let status = likes.list_likers(request).await.expect_err("refused");
+        assert_eq!(status.code(), Code::InvalidArgument);
+        assert!(status.message().contains(words), "{}", status.message());
+        let fields = status.get_details_bad_request().expect("a field");
+        assert_eq!(fields.field_violations[0].field, field);
+    }
+}
+
+#[tokio::test]
+async fn the_client_goes_through_all_pages_over_several_nodes() {
+    let (eu, us) = two_served().await;
+    let client = |node: &Served| {
+        let client = Client::builder().endpoints([node.endpoint.uri().to_string()]);
+        client.connect_lazy().expect("an endpoint")
+    };
+    let mut listed = BTreeSet::new();
+    let mut pages = client(&eu).list_likers(POST, Read::default()).page_size(7);
+    let first = pages.next_page().await.expect("a page").expect("the first");
+    listed.extend(first.users);
+    let pages = client(&us).list_likers(POST, Read::default()).page_size(7);
+    let mut pages = pages.from_page(first.next_page_token);
+    while let Some(page) = pages.next_page().await.expect("a page") {
+        for who in page.users {
+            assert!(listed.insert(who), "nobody twice");
+        }
+    }
+    assert_eq!(listed.len(), 25);
+    assert!(pages.next_page().await.expect("no error").is_none());
 }

@@ -247,6 +247,11 @@ impl Engine {
         self.directory.len()
     }
 
+    /// Posts that take up memory: those that were written, and those that are watched or asked for at this moment.
+    pub fn posts_held(&self) -> usize {
+        self.directory.entries()
+    }
+
     /// Likers over all posts.
     pub fn likers(&self) -> u64 {
         self.likers.load(Ordering::Acquire)

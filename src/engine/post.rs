@@ -247,8 +247,7 @@ impl Directory {
     }
 
     /// Entries, those of posts that were only asked for included.
-    #[cfg(test)]
-    fn entries(&self) -> usize {
+    pub fn entries(&self) -> usize {
         self.parts.iter().map(|part| part.read().len()).sum()
     }
 }
