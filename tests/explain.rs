@@ -5,7 +5,6 @@ mod served;
 mod support;
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 use std::time::Duration;
 
 use likewise::client::{Client, Read};
@@ -244,70 +243,4 @@ async fn a_post_that_nobody_wrote_is_explained_as_empty_and_not_kept() {
     );
     assert_eq!(explained.fingerprint, "0".repeat(32));
     assert_eq!(eu.node.engine.posts_held(), 0);
-}
-
-/// What only asks, or has no effect, takes no memory in the end.
-#[tokio::test]
-async fn posts_that_nobody_wrote_are_forgotten() {
-    let node = Machine::new("eu", 10).start().await;
-    let engine: &Arc<_> = &node.engine;
-    let watches: Vec<_> = (0..3)
-        .map(|_| {
-            engine
-                .watch(&[post("watched"), post("liked"), post("watched")])
-                .expect("a place")
-        })
-        .collect();
-    assert_eq!((engine.posts_held(), engine.posts()), (2, 0));
-    for number in 0..100 {
-        let who = format!("p{number}");
-        node.write(support::unlike(&who, "ann")).await;
-        node.write(support::unlike("watched", "ann")).await;
-        assert!(!node.likes(&who, "ann"));
-    }
-    assert_eq!(engine.posts_held(), 2);
-    // An unlike by like id of a like that is known to be dead.
-    let dot = node.like("liked", "ann").await;
-    node.write(support::unlike("liked", "ann")).await;
-    node.write(unlike_dots("elsewhere", "ann", vec![dot])).await;
-    assert_eq!((engine.posts_held(), engine.posts()), (2, 1));
-    drop(watches);
-    assert_eq!((engine.posts_held(), engine.posts()), (1, 1));
-    // With an effect: the removal waits for its like.
-    let us = Machine::new("us", 11).start().await;
-    let dot = us.like("elsewhere", "ann").await;
-    node.write(unlike_dots("elsewhere", "ann", vec![dot])).await;
-    assert_eq!((engine.posts_held(), engine.posts()), (2, 2));
-}
-
-#[tokio::test]
-async fn a_watch_of_a_post_that_nobody_wrote_sees_its_first_like() {
-    let node = Machine::new("eu", 12).start().await;
-    let engine = &node.engine;
-    drop(engine.watch(&[post("other")]).expect("a place"));
-    let mut watch = engine.watch(&[post(POST)]).expect("a place");
-    node.write(support::unlike(POST, "ann")).await;
-    node.like(POST, "ann").await;
-    assert_eq!(watch.changed().await, [post(POST)]);
-    let too_many: Vec<_> = (0..10)
-        .filter_map(|_| engine.watch(&[post("x")]).ok())
-        .collect();
-    assert_eq!(too_many.len(), 9);
-    assert!(engine.watch(&[post("y")]).is_err());
-    assert_eq!(engine.posts_held(), 2, "a refused watch holds nothing");
-}
-
-#[tokio::test]
-async fn a_refused_like_leaves_nothing_behind() {
-    let node = Machine::new("eu", 13).start().await;
-    node.engine
-        .queue()
-        .close(likewise::engine::commit::Refused::Stopping);
-    for number in 0..10 {
-        let command = like(&format!("p{number}"), "ann");
-        node.try_write(vec![command], None)
-            .await
-            .expect_err("refused");
-    }
-    assert_eq!(node.engine.posts_held(), 0);
 }

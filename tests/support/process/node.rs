@@ -27,6 +27,7 @@ pub struct Setup {
     peers: Vec<(String, String)>,
     settings: Vec<(String, String)>,
     config: Option<PathBuf>,
+    flags: Vec<&'static str>,
 }
 
 /// How a node ended that did not come to serve.
@@ -47,6 +48,7 @@ impl Setup {
             peers: Vec::new(),
             settings: Vec::new(),
             config: None,
+            flags: Vec::new(),
         };
         setup
             .set("CLUSTER__ID", "test")
@@ -69,6 +71,11 @@ impl Setup {
 
     pub fn config(mut self, file: impl Into<PathBuf>) -> Self {
         self.config = Some(file.into());
+        self
+    }
+
+    pub fn flag(mut self, flag: &'static str) -> Self {
+        self.flags.push(flag);
         self
     }
 
@@ -98,7 +105,8 @@ impl Setup {
             ])
             .arg(format!("--region={}", self.region))
             .arg("--data-dir")
-            .arg(&self.folder);
+            .arg(&self.folder)
+            .args(&self.flags);
         for (region, address) in &self.peers {
             command.arg(format!("--peer={region}={address}"));
         }
