@@ -6,7 +6,7 @@ use std::path::{Path, PathBuf};
 use likewise::client::Read;
 use likewise::wire::v1::NodeState;
 
-use crate::process::node::{PATIENCE, Setup, contents};
+use crate::process::node::{Setup, contents};
 use crate::process::world::World;
 
 const USERS: u64 = 50;
@@ -33,8 +33,7 @@ fn damage_log(folder: &Path) {
 
 #[tokio::test]
 async fn a_damaged_folder_is_rebuilt_from_the_peers() {
-    let change = |setup: Setup| setup.set("CHECKPOINT__INTERVAL_MS", 100);
-    let mut world = World::start(&["eu", "us"], change).await;
+    let mut world = World::start(&["eu", "us"], |setup| setup).await;
     for region in ["eu", "us"] {
         world.node(region).ready().await;
         for number in 0..USERS / 2 {
@@ -120,12 +119,11 @@ async fn a_rebuild_that_was_killed_before_a_peer_answered_goes_on_refusing_reads
 
     world.adopt("us", us);
     world.adopt("eu", node);
-    let is_ready = |status: &likewise::wire::v1::GetStatusResponse| status.likers == 2;
-    let status = world
-        .node("eu")
-        .status_where("both likes", PATIENCE, is_ready)
-        .await;
-    assert_eq!(status.state(), NodeState::Ready);
+    let status = world.node("eu").ready().await;
+    assert_eq!(
+        status.likers, 2,
+        "ready means that all the peer had is here"
+    );
     world.take("eu").kill().await;
     world.take("us").kill().await;
     let alone = setup.start().await;
