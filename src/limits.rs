@@ -18,6 +18,14 @@ pub const BATCH_ITEMS_MAX: usize = 10_000;
 pub const READ_POSTS_MAX: usize = 1_000;
 /// Counters named in one read.
 pub const READ_COUNTERS_MAX: usize = 1_000;
+/// Likers of one page.
+pub const PAGE_LIKERS_MAX: usize = 10_000;
+/// Likers of a page that does not say.
+pub const PAGE_LIKERS_DEFAULT: usize = 1_000;
+/// Posts that are explained at once, each at the cost of its likers; a further one is refused.
+pub const EXPLANATIONS_MAX: usize = 4;
+/// How often an explanation begins anew because the post changed meanwhile; then it goes without a fingerprint.
+pub const EXPLANATION_READINGS_MAX: usize = 3;
 /// Bytes of one request of a client.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
@@ -64,7 +72,7 @@ pub const REPLICAS_MAX: usize = 1 << 16;
 pub const CLIENT_REPLICAS_MAX: usize = 1_024;
 /// Entries of a token.
 pub const TOKEN_ENTRIES_MAX: usize = 64;
-/// Characters of a token or like id that is looked at at all.
+/// Characters of a token, like id or page token that is looked at at all.
 pub const TOKEN_CHARS_MAX: usize = 4_096;
 
 /// Nodes over which an acknowledgement is passed on; beyond that nobody hears of it. Far above the length of any
@@ -137,6 +145,8 @@ const _: () = assert!(HANDSHAKE_GRACE.as_millis() < HANDSHAKE_MAX.as_millis());
 const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);
+// A page is an answer that clients take by default: as long as what they may send.
+const _: () = assert!(PAGE_LIKERS_MAX * (ID_BYTES_MAX + 8) < CLIENT_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_REPLICAS_MAX * 8 <= REPLICAS_MAX);
 // The protocol packs its news in blocks of 16 KiB, and fails if less than one is left beside the summary.
 const _: () =

@@ -4,7 +4,7 @@
 pub const LOG_FORMAT: u16 = 1;
 /// Columnar encoding of events, on disk and between peers.
 pub const BLOCK_FORMAT: u8 = 1;
-/// Tokens and like ids.
+/// Tokens, like ids and page tokens.
 pub const TOKEN_FORMAT: u8 = 1;
 /// Records of a checkpoint.
 pub const CHECKPOINT_FORMAT: u8 = 1;

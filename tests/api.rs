@@ -6,6 +6,7 @@ mod support;
 
 use std::time::Duration;
 
+use bytes::{Buf, BufMut};
 use likewise::api::ApiLimits;
 use likewise::engine::Serving;
 use likewise::log::LogOptions;
@@ -993,4 +994,119 @@ async fn the_shutdown_ends_watches_streams_and_waits_and_then_the_server() {
     assert_eq!(refusal(first), stopping);
     drop(requests);
     eu.serving.await.expect("no panic").expect("a clean end");
+}
+
+/// Messages that gRPC itself cannot read: their refusal is like any other.
+#[tokio::test]
+async fn messages_that_cannot_be_read_are_refused_with_a_reason() {
+    let node = served("eu", 90).await;
+    let call = async |path: &'static str, bytes: Vec<u8>| {
+        let mut grpc = tonic::client::Grpc::new(node.channel.clone());
+        grpc.ready().await.expect("connected");
+        let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+        let answer = grpc.unary(tonic::Request::new(bytes), path, Raw).await;
+        answer.expect_err("refused")
+    };
+    let like = "/likewise.v1.LikeService/Like";
+    let too_large = vec![0; likewise::limits::CLIENT_MESSAGE_BYTES_MAX + 1];
+    let cases = [
+        // Field 1, two bytes that are no UTF-8.
+        (
+            like,
+            vec![0x0a, 2, 0xc3, 0x28],
+            Reason::InvalidField,
+            "post",
+        ),
+        // Field 2, longer than the message.
+        (like, vec![0x12, 9, b'a'], Reason::InvalidField, "user"),
+        (like, vec![0xff], Reason::InvalidField, "request"),
+        (like, too_large, Reason::TooLarge, "request"),
+        (
+            "/likewise.v1.LikeService/WatchPosts",
+            vec![0x0a, 1, 0xff],
+            Reason::InvalidField,
+            "posts",
+        ),
+    ];
+    for (path, bytes, reason, field) in cases {
+        let status = call(path, bytes).await;
+        assert_eq!(status.code(), Code::InvalidArgument, "{status}");
+        let info = status.get_details_error_info().expect("ours");
+        assert_eq!(
+            (info.domain.as_str(), info.reason.as_str()),
+            ("likewise", reason.as_str_name())
+        );
+        let fields = status
+            .get_details_bad_request()
+            .expect("a field")
+            .field_violations;
+        assert_eq!(fields[0].field, field, "{status}");
+    }
+    assert_eq!(node.node.engine.queue().own().1, 0, "no event was made");
+}
+
+#[tokio::test]
+async fn a_stream_that_cannot_be_read_on_ends_with_a_reason() {
+    let node = served("eu", 91).await;
+    let mut grpc = tonic::client::Grpc::new(node.channel.clone());
+    grpc.ready().await.expect("connected");
+    let path = "/likewise.v1.LikeService/StreamWrites";
+    let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
+    let requests = tokio_stream::iter([vec![0x08, 7], vec![0x12, 99]]);
+    let answers = grpc
+        .streaming(tonic::Request::new(requests), path, Raw)
+        .await;
+    let mut answers = answers.expect("a stream").into_inner();
+    let first = answers.message().await.expect("an answer");
+    assert!(first.is_some(), "what came before is answered");
+    let refused = refusal(answers.message().await);
+    assert_eq!(
+        refused,
+        (Code::InvalidArgument, "REASON_INVALID_FIELD".into())
+    );
+}
+
+/// Bytes as they are.
+#[derive(Clone, Copy)]
+struct Raw;
+
+impl tonic::codec::Codec for Raw {
+    type Encode = Vec<u8>;
+    type Decode = Vec<u8>;
+    type Encoder = Self;
+    type Decoder = Self;
+
+    fn encoder(&mut self) -> Self {
+        Self
+    }
+
+    fn decoder(&mut self) -> Self {
+        Self
+    }
+}
+
+impl tonic::codec::Encoder for Raw {
+    type Item = Vec<u8>;
+    type Error = tonic::Status;
+
+    fn encode(
+        &mut self,
+        item: Vec<u8>,
+        out: &mut tonic::codec::EncodeBuf<'_>,
+    ) -> Result<(), tonic::Status> {
+        out.put_slice(&item);
+        Ok(())
+    }
+}
+
+impl tonic::codec::Decoder for Raw {
+    type Item = Vec<u8>;
+    type Error = tonic::Status;
+
+    fn decode(
+        &mut self,
+        from: &mut tonic::codec::DecodeBuf<'_>,
+    ) -> Result<Option<Vec<u8>>, tonic::Status> {
+        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
+    }
 }

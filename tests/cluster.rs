@@ -7,7 +7,9 @@ mod cluster {
     mod bad_input;
     mod catch_up;
     mod clones;
+    mod commands;
     mod damage;
     mod links;
+    mod rebuild;
     mod restarts;
 }

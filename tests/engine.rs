@@ -2,10 +2,17 @@
 
 mod support;
 
+use bytes::Bytes;
+use likewise::codec::block;
+use likewise::crdt::dot::Replicas;
+use likewise::crdt::event::{Action, Block, Event};
+use likewise::crdt::frontier::ShortForm;
+use likewise::engine::commit::Refused;
 use likewise::engine::requests::Outcome;
 use likewise::engine::write::WriteError;
+use likewise::ids::{CounterName, Epoch, Region, Replica};
 use likewise::log::Position;
-use support::{Machine, add, assert_entries, assert_equal, like, unlike, unlike_dots};
+use support::{Machine, add, assert_entries, assert_equal, like, post, unlike, unlike_dots};
 
 #[tokio::test]
 async fn likes_survive_a_kill_and_a_fresh_epoch_is_drawn() {
@@ -336,4 +343,107 @@ async fn a_thousand_starts_leave_one_head() {
     let node = machine.start().await;
     assert_eq!(node.count("p"), 1_000);
     assert_entries(&node, "p");
+}
+
+/// What only asks, or has no effect, takes no memory in the end.
+#[tokio::test]
+async fn posts_that_nobody_wrote_are_forgotten() {
+    let node = Machine::new("eu", 10).start().await;
+    let engine = &node.engine;
+    let watches: Vec<_> = (0..3)
+        .map(|_| {
+            engine
+                .watch(&[post("watched"), post("liked"), post("watched")])
+                .expect("a place")
+        })
+        .collect();
+    assert_eq!((engine.posts_held(), engine.posts()), (2, 0));
+    for number in 0..100 {
+        let who = format!("p{number}");
+        node.write(unlike(&who, "ann")).await;
+        node.write(unlike("watched", "ann")).await;
+        assert!(!node.likes(&who, "ann"));
+    }
+    assert_eq!(engine.posts_held(), 2);
+    // An unlike by like id of a like that is known to be dead.
+    let dot = node.like("liked", "ann").await;
+    node.write(unlike("liked", "ann")).await;
+    node.write(unlike_dots("elsewhere", "ann", vec![dot])).await;
+    assert_eq!((engine.posts_held(), engine.posts()), (2, 1));
+    drop(watches);
+    assert_eq!((engine.posts_held(), engine.posts()), (1, 1));
+    // With an effect: the removal waits for its like.
+    let us = Machine::new("us", 11).start().await;
+    let dot = us.like("elsewhere", "ann").await;
+    node.write(unlike_dots("elsewhere", "ann", vec![dot])).await;
+    assert_eq!((engine.posts_held(), engine.posts()), (2, 2));
+}
+
+#[tokio::test]
+async fn a_watch_of_a_post_that_nobody_wrote_sees_its_first_like() {
+    let node = Machine::new("eu", 12).start().await;
+    let engine = &node.engine;
+    drop(engine.watch(&[post("other")]).expect("a place"));
+    let mut watch = engine.watch(&[post("p")]).expect("a place");
+    node.write(unlike("p", "ann")).await;
+    node.like("p", "ann").await;
+    assert_eq!(watch.changed().await, [post("p")]);
+    let too_many: Vec<_> = (0..10)
+        .filter_map(|_| engine.watch(&[post("x")]).ok())
+        .collect();
+    assert_eq!(too_many.len(), 9);
+    assert!(engine.watch(&[post("y")]).is_err());
+    assert_eq!(engine.posts_held(), 2, "a refused watch holds nothing");
+}
+
+#[tokio::test]
+async fn a_refused_like_leaves_nothing_behind() {
+    let node = Machine::new("eu", 13).start().await;
+    node.engine.queue().close(Refused::Stopping);
+    for number in 0..10 {
+        let command = like(&format!("p{number}"), "ann");
+        node.try_write(vec![command], None)
+            .await
+            .expect_err("refused");
+    }
+    assert_eq!(node.engine.posts_held(), 0);
+}
+
+/// A peer's entries are taken as they are; what they make of the sum can be led back.
+#[tokio::test]
+async fn a_counter_that_peers_took_beyond_the_bound_is_led_back_by_adds() {
+    let node = Machine::new("eu", 70).start().await;
+    for (epoch, figures, away) in [(1, (u64::MAX, 0), 1), (2, (0, u64::MAX), -1)] {
+        let counter = format!("counter-{epoch}");
+        let block = foreign_add(epoch, &counter, figures);
+        assert!(node.apply(&block).await.expect("a sound block").is_some());
+        let further = node.write(add("p", &counter, away)).await;
+        assert_eq!(further.done[0].outcome, Outcome::BeyondBound);
+        let back = node.write(add("p", &counter, -away * (1 << 59))).await;
+        assert_eq!(back.done[0].outcome, Outcome::Added);
+    }
+}
+
+/// The first event of a replica in another region: an add with these figures.
+fn foreign_add(epoch: u128, counter: &str, (increments, decrements): (u64, u64)) -> Bytes {
+    let mut replicas = Replicas::default();
+    let replica = replicas.intern(&Replica {
+        region: Region::new("us").expect("valid"),
+        epoch: Epoch(epoch),
+    });
+    let action = Action::Add {
+        post: 0,
+        counter: 0,
+        increments,
+        decrements,
+    };
+    let block = Block {
+        replica,
+        first_seq: 1,
+        predecessors: Some(ShortForm::new()),
+        posts: vec![post("p")],
+        counters: vec![CounterName::new(counter).expect("valid")],
+        events: vec![Event { time_ms: 1, action }],
+    };
+    block::encode(&block, &replicas).into()
 }

@@ -19,6 +19,7 @@ use tonic::{Status, Streaming};
 use crate::api::Api;
 use crate::api::answers::Namer;
 use crate::api::error::ApiError;
+use crate::api::malformed;
 use crate::engine::command::{Command, Write};
 use crate::engine::requests::{Done, Outcome};
 use crate::engine::write::Written;
@@ -193,7 +194,9 @@ impl Batches {
         match message {
             Ok(Some(request)) => self.begin(request),
             Ok(None) => self.ending = Some(Ending::Complete),
-            Err(status) => self.ending = Some(Ending::Broken(status)),
+            Err(status) => {
+                self.ending = Some(Ending::Broken(malformed::explain_status(status)));
+            }
         }
     }
 

@@ -13,6 +13,7 @@ mod explain;
 pub mod health;
 mod likers;
 mod likes;
+mod malformed;
 mod reads;
 pub mod server;
 mod status;
@@ -33,6 +34,7 @@ use crate::counts::Counts;
 use crate::engine::command::{Command, Write};
 use crate::engine::write::Written;
 use crate::engine::{Engine, Serving};
+use crate::limits::EXPLANATIONS_MAX;
 use crate::replication::links::LinkBoard;
 
 /// Bounds of the calls that are under way.
@@ -67,6 +69,7 @@ pub struct Api {
     limits: ApiLimits,
     waiting: Semaphore,
     working: Semaphore,
+    explaining: Semaphore,
     /// Writes that go on though their caller has left.
     writes: TaskTracker,
     /// Cancelled when the node stops: waits and streams end, calls under way are finished.
@@ -87,6 +90,7 @@ impl Api {
             started_at_ms: engine.now_ms(),
             waiting: permits(limits.waiting_max),
             working: permits(limits.in_flight_max),
+            explaining: permits(EXPLANATIONS_MAX),
             writes: TaskTracker::new(),
             engine,
             links,

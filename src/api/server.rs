@@ -8,15 +8,20 @@ use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
 
+use tonic::body::Body;
+use tonic::codegen::http::Response;
 use tonic::service::interceptor::InterceptedService;
 use tonic::transport::server::Router;
 use tonic_health::pb::health_server::HealthServer;
+use tower::layer::util::{Identity, Stack};
+use tower::util::MapResponseLayer;
 
 use crate::api::Api;
 use crate::api::admin::{Admin, check_operator};
 use crate::api::counters::Counters;
 use crate::api::health::Health;
 use crate::api::likes::Likes;
+use crate::api::malformed;
 use crate::api::status::Cluster;
 use crate::limits::{
     CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CLIENT_MESSAGE_BYTES_MAX,
@@ -85,11 +90,15 @@ async fn follow_then_drain(api: &Api, health: &Health) {
     tokio::time::sleep(CLIENT_DRAIN_MAX).await;
 }
 
+/// What lies around the services.
+type Around = Stack<MapResponseLayer<fn(Response<Body>) -> Response<Body>>, Identity>;
+
 fn router(
     api: &Arc<Api>,
     health: &Health,
     limits: &ConnectionLimits,
-) -> Result<Router, ServeError> {
+) -> Result<Router<Around>, ServeError> {
+    let explain: fn(Response<Body>) -> Response<Body> = malformed::explain;
     let likes = LikeServiceServer::new(Likes(api.clone()));
     let counters = CounterServiceServer::new(Counters(api.clone()));
     let cluster = ClusterServiceServer::new(Cluster(api.clone()));
@@ -104,6 +113,7 @@ fn router(
         .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(limits.streams_per_connection_max)
+        .layer(MapResponseLayer::new(explain))
         .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))

@@ -252,7 +252,7 @@ fn post_json(likes: &PostLikes, token: &str) -> Value {
 }
 
 /// The error with what to do about it.
-fn advised(error: ClientError) -> anyhow::Error {
+pub(super) fn advised(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Unreachable { .. } => anyhow::anyhow!(
             "{error}; start a node with `likewise serve`, or name another with --node"

@@ -2,6 +2,9 @@
 //! library only, and starts one through `node::run`.
 
 mod calls;
+mod config;
+mod explain;
+mod likers;
 mod serve;
 mod status;
 mod verdict;
@@ -50,6 +53,12 @@ enum Command {
     Count(calls::CountArgs),
     /// Follow the likes of posts until interrupted
     Watch(calls::WatchArgs),
+    /// List the users who like a post
+    Likers(likers::LikersArgs),
+    /// Show how the figures of a post come about
+    Explain(explain::ExplainArgs),
+    /// Write, check or show the configuration of a node
+    Config(config::ConfigArgs),
     /// Show nodes and links; exit code 0 converged, 2 degraded, 3 diverged, 1 unreachable
     Status(status::StatusArgs),
     /// Three regions on this machine, with links to cut and nodes to kill
@@ -174,6 +183,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Add(args) => block_on(calls::add(args)),
         Command::Count(args) => block_on(calls::count(args)),
         Command::Watch(args) => block_on(calls::watch(args)),
+        Command::Likers(args) => block_on(likers::run(args)),
+        Command::Explain(args) => block_on(explain::run(args)),
+        Command::Config(args) => config::run(args),
         Command::Status(args) => block_on(status::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
     }

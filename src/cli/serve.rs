@@ -11,11 +11,21 @@ use crate::config::{self, Config, Flag, Sources, StaticPeer};
 use crate::display::figures::counted;
 use crate::display::output;
 use crate::logging;
-use crate::node;
+use crate::node::{self, Folder};
 
 /// What `serve` takes; everything else is in the file and the environment.
 #[derive(Debug, Args)]
 pub struct ServeArgs {
+    #[command(flatten)]
+    sources: SourceArgs,
+    /// Move the state aside, start empty and take the state from the peers: for a damaged folder
+    #[arg(long)]
+    rebuild: bool,
+}
+
+/// Where a configuration comes from, besides the environment.
+#[derive(Debug, Args)]
+pub struct SourceArgs {
     /// The configuration; config/node.toml shows all keys
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
@@ -44,17 +54,27 @@ pub struct ServeArgs {
 
 /// Reads the configuration, says what was chosen where nothing was, and runs the node to its end.
 pub fn run(args: ServeArgs) -> anyhow::Result<ExitCode> {
-    let chosen_for_them = args.config.is_none();
-    let sources = Sources::of_process(args.config.clone(), flags(&args));
-    let config = config::load(&sources)?;
+    let chosen_for_them = args.sources.config.is_none();
+    let config = config::load(&args.sources.sources())?;
     logging::init(&config.logging)?;
+    let folder = match args.rebuild {
+        true => Folder::Rebuild,
+        false => Folder::Keep,
+    };
     if chosen_for_them {
         output::complain(what_was_chosen(&config));
     }
-    node::run(config)
+    node::run(config, folder)
 }
 
-fn flags(args: &ServeArgs) -> Vec<Flag> {
+impl SourceArgs {
+    /// The file and the flags, with the environment of this process between them.
+    pub fn sources(&self) -> Sources {
+        Sources::of_process(self.config.clone(), flags(self))
+    }
+}
+
+fn flags(args: &SourceArgs) -> Vec<Flag> {
     let text = |name, key, value: &Option<String>| {
         value.as_deref().map(|value| Flag {
             name,
@@ -152,7 +172,7 @@ mod tests {
     #[derive(Parser)]
     struct Line {
         #[command(flatten)]
-        args: ServeArgs,
+        args: SourceArgs,
     }
 
     #[test]

@@ -33,7 +33,7 @@ impl Default for Read {
 }
 
 impl Read {
-    fn options(&self, token: String) -> v1::ReadOptions {
+    pub(super) fn options(&self, token: String) -> v1::ReadOptions {
         let bound = !token.is_empty();
         let consistency = match self.consistency {
             v1::Consistency::AtLeast if !bound => v1::Consistency::Exact,
@@ -49,7 +49,7 @@ impl Read {
         }
     }
 
-    fn extra(&self) -> Duration {
+    pub(super) fn extra(&self) -> Duration {
         self.wait.unwrap_or_default()
     }
 }
@@ -230,6 +230,28 @@ impl Client {
             .await?;
         self.memory.saw(answer.token);
         Ok(answer.counters)
+    }
+
+    /// How the figures of a post come about, and the live dots of a user.
+    pub async fn explain_post(
+        &self,
+        post: &str,
+        user: Option<&str>,
+        read: Read,
+    ) -> Result<v1::ExplainPostResponse, ClientError> {
+        let answer = self
+            .run(Call::Read, "", read.extra(), |attempt| {
+                let mut service = ClusterServiceClient::new(attempt.channel);
+                let request = v1::ExplainPostRequest {
+                    post: post.to_owned(),
+                    user: user.unwrap_or_default().to_owned(),
+                    options: Some(read.options(attempt.token)),
+                };
+                async move { service.explain_post(request).await }
+            })
+            .await?;
+        self.memory.saw(answer.token.clone());
+        Ok(answer)
     }
 
     /// What the node that answers knows of itself and its links. It is not remembered as seen.

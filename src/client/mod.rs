@@ -23,6 +23,7 @@ mod batch;
 mod builder;
 mod calls;
 mod error;
+mod likers;
 mod memory;
 mod retry;
 mod stream;
@@ -33,6 +34,7 @@ pub use batch::Batch;
 pub use builder::{ClientBuilder, RetryElsewhere};
 pub use calls::Read;
 pub use error::{ClientError, FieldViolation, Refusal};
+pub use likers::Likers;
 pub use stream::{BatchAnswer, BatchReceiver, BatchSender, StreamError};
 pub use watch::Watch;
 

@@ -1,22 +1,24 @@
-//! Tokens and like ids: what clients are given, as compact, versioned, checksummed text.
+//! Tokens, like ids and page tokens: what clients are given, as compact, versioned, checksummed text.
 //!
 //! A token is a version vector in the short form. A like id names dots, bound to cluster, post and
-//! user. Both are opaque to clients; neither is a secret.
+//! user. A page token names the last user of a page of likers, bound to cluster and post. All are opaque
+//! to clients; none is a secret.
 
 use data_encoding::BASE64URL_NOPAD;
-use xxhash_rust::xxh3::Xxh3Default;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
-use crate::codec::reader::{DecodeError, Reader, put_replica, put_varint};
+use crate::codec::reader::{DecodeError, Reader, put_prefixed, put_replica, put_varint};
 use crate::ids::{ClusterId, PostId, Replica, UserId};
-use crate::limits::{REMOVED_DOTS_MAX, TOKEN_CHARS_MAX, TOKEN_ENTRIES_MAX};
+use crate::limits::{ID_BYTES_MAX, REMOVED_DOTS_MAX, TOKEN_CHARS_MAX, TOKEN_ENTRIES_MAX};
 use crate::versions::TOKEN_FORMAT;
 
 const TOKEN: u8 = b'T';
 const LIKE_ID: u8 = b'L';
+const PAGE_TOKEN: u8 = b'P';
 /// What errors speak of: the field at fault is named before them.
 const TEXT: &str = "the text";
 
-/// Why a token or like id was refused.
+/// Why a token, like id or page token was refused.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum TextError {
     #[error("has {len} characters; the limit is {TOKEN_CHARS_MAX}")]
@@ -32,6 +34,8 @@ pub enum TextError {
     OtherCluster,
     #[error("belongs to another post or user")]
     OtherTarget,
+    #[error("belongs to the likers of another post")]
+    OtherPost,
     #[error("cannot be read: {0}")]
     Decode(#[from] DecodeError),
 }
@@ -45,7 +49,7 @@ pub fn encode_token<'a>(
 ) -> String {
     let mut sorted: Vec<_> = entries.collect();
     sorted.sort();
-    seal(TOKEN, cluster, &[], &sorted)
+    seal(TOKEN, cluster, |bytes| put_entries(bytes, &sorted))
 }
 
 pub fn decode_token(cluster: &ClusterId, text: &str) -> Result<Vec<NamedSeq>, TextError> {
@@ -61,7 +65,10 @@ pub fn encode_like_id<'a>(
 ) -> String {
     let mut sorted: Vec<_> = dots.collect();
     sorted.sort();
-    seal(LIKE_ID, cluster, &binding(post, user), &sorted)
+    seal(LIKE_ID, cluster, |bytes| {
+        bytes.extend_from_slice(&binding(post, user));
+        put_entries(bytes, &sorted);
+    })
 }
 
 pub fn decode_like_id(
@@ -77,6 +84,35 @@ pub fn decode_like_id(
     opened.entries(bound.len(), REMOVED_DOTS_MAX)
 }
 
+/// Where a page of the post's likers ended: after `last`, in the order of the users' frozen hashes and, where
+/// those are equal, of their bytes. The hash is not in it, for it follows from the user.
+pub fn encode_page_token(cluster: &ClusterId, post: &PostId, last: &UserId) -> String {
+    seal(PAGE_TOKEN, cluster, |bytes| {
+        bytes.extend_from_slice(&post_binding(post));
+        put_prefixed(bytes, last.as_bytes());
+    })
+}
+
+pub fn decode_page_token(
+    cluster: &ClusterId,
+    post: &PostId,
+    text: &str,
+) -> Result<UserId, TextError> {
+    let opened = open(PAGE_TOKEN, cluster, text)?;
+    let bound = post_binding(post);
+    let Some(rest) = opened.body.strip_prefix(&bound) else {
+        return Err(TextError::OtherPost);
+    };
+    let mut reader = Reader::new(rest);
+    let last = reader.id(TEXT, ID_BYTES_MAX, UserId::from_utf8)?;
+    reader.finish(TEXT)?;
+    Ok(last)
+}
+
+fn post_binding(post: &PostId) -> [u8; 8] {
+    xxh3_64(post.as_bytes()).to_be_bytes()
+}
+
 fn binding(post: &PostId, user: &UserId) -> [u8; 8] {
     let mut hasher = Xxh3Default::new();
     hasher.update(post.as_bytes());
@@ -89,15 +125,18 @@ fn cluster_tag(cluster: &ClusterId) -> [u8; 4] {
     crc32fast::hash(cluster.as_bytes()).to_be_bytes()
 }
 
-fn seal(kind: u8, cluster: &ClusterId, binding: &[u8], entries: &[(&Replica, u64)]) -> String {
+fn put_entries(bytes: &mut Vec<u8>, entries: &[(&Replica, u64)]) {
+    put_varint(bytes, entries.len() as u64);
+    for (replica, seq) in entries {
+        put_replica(bytes, replica);
+        put_varint(bytes, *seq);
+    }
+}
+
+fn seal(kind: u8, cluster: &ClusterId, put_body: impl FnOnce(&mut Vec<u8>)) -> String {
     let mut bytes = vec![kind, TOKEN_FORMAT];
     bytes.extend_from_slice(&cluster_tag(cluster));
-    bytes.extend_from_slice(binding);
-    put_varint(&mut bytes, entries.len() as u64);
-    for (replica, seq) in entries {
-        put_replica(&mut bytes, replica);
-        put_varint(&mut bytes, *seq);
-    }
+    put_body(&mut bytes);
     let checksum = crc32fast::hash(&bytes);
     bytes.extend_from_slice(&checksum.to_be_bytes());
     BASE64URL_NOPAD.encode(&bytes)
@@ -114,12 +153,11 @@ fn open(kind: u8, cluster: &ClusterId, text: &str) -> Result<Opened, TextError> 
     let bytes = BASE64URL_NOPAD
         .decode(text.as_bytes())
         .map_err(|_| TextError::NotBase64)?;
-    let name = |kind| {
-        if kind == TOKEN {
-            "a token"
-        } else {
-            "a like id"
-        }
+    let name = |kind| match kind {
+        TOKEN => "a token",
+        LIKE_ID => "a like id",
+        PAGE_TOKEN => "a page token",
+        _ => "a text of another kind",
     };
     let Some((signed, checksum)) = bytes.split_last_chunk::<4>() else {
         return Err(DecodeError::Truncated {
@@ -239,6 +277,28 @@ mod tests {
         assert_eq!(opened, Err(TextError::OtherTarget));
         let opened = decode_like_id(&cluster("a"), (&post, &user), &id);
         assert_eq!(opened, Ok(vec![(eu, 3)]));
+
+        let page = encode_page_token(&cluster("a"), &post, &user);
+        let decode = |name: &str, post: &PostId, text: &str| {
+            decode_page_token(&cluster(name), post, text).map(|last| last.to_string())
+        };
+        assert_eq!(decode("a", &post, &page), Ok("ann".to_owned()));
+        assert_eq!(decode("b", &post, &page), Err(TextError::OtherCluster));
+        assert_eq!(decode("a", &other, &page), Err(TextError::OtherPost));
+        for foreign in [&token, &id] {
+            let refused = decode("a", &post, foreign);
+            assert!(matches!(refused, Err(TextError::WrongKind { .. })));
+        }
+        let refused = decode_token(&cluster("a"), &page);
+        assert!(matches!(refused, Err(TextError::WrongKind { .. })));
+    }
+
+    #[test]
+    fn the_longest_page_token_is_short_enough_to_be_read() {
+        let (post, user) = target(&"p".repeat(256), &"u".repeat(256));
+        let page = encode_page_token(&cluster("a"), &post, &user);
+        assert!(page.len() <= 370, "{}", page.len());
+        assert_eq!(decode_page_token(&cluster("a"), &post, &page), Ok(user));
     }
 
     /// Clients keep them: what was once given must read the same for ever.
@@ -249,9 +309,12 @@ mod tests {
         assert_eq!(token, OLD_TOKEN);
         let id = encode_like_id(&cluster("a"), (&post, &user), [(&eu, 300)].into_iter());
         assert_eq!(id, OLD_LIKE_ID);
+        let page = encode_page_token(&cluster("a"), &post, &user);
+        assert_eq!(page, OLD_PAGE_TOKEN);
     }
 
     const OLD_TOKEN: &str = "VAHot75DAQJldVVVVVVVVVVVVVVVVVVVVVWsAjOijvI";
+    const OLD_PAGE_TOKEN: &str = "UAHot75DdVdnAsaeRGwDYW5uqSQWLQ";
     const OLD_LIKE_ID: &str = "TAHot75DLkjKnknxXMcBAmV1VVVVVVVVVVVVVVVVVVVVVawCtzG3vg";
 
     proptest! {
@@ -271,6 +334,7 @@ mod tests {
         #[test]
         fn any_text_never_panics(text: String) {
             prop_assert!(decode_token(&cluster("a"), &text).is_err());
+            prop_assert!(decode_page_token(&cluster("a"), &target("p", "u").0, &text).is_err());
         }
     }
 }

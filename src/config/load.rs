@@ -10,6 +10,9 @@ use figment::{Figment, Metadata, Profile, Provider};
 
 use super::{Config, Violation};
 
+/// The origin of a value that nobody gave.
+const DEFAULT_ORIGIN: &str = "the default";
+
 /// Variables with this prefix are keys; `__` stands between section and key.
 pub const ENVIRONMENT_PREFIX: &str = "LIKEWISE__";
 
@@ -95,16 +98,21 @@ fn lines(violations: &[(Violation, String)]) -> String {
 /// The configuration that the sources give together. An error names the key, its value, the limit
 /// and the source; nothing has been changed then.
 pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
-    let figment = layers(sources)?;
+    let layers: Vec<Layer> = layers(sources).into_iter().collect::<Result<_, _>>()?;
+    extract(&laid_over(&layers), sources.file.as_deref())
+}
+
+/// The configuration of layers that lie over one another, or the first thing that is wrong.
+pub(super) fn extract(figment: &Figment, file: Option<&Path>) -> Result<Config, ConfigError> {
     let config: Config = figment
         .extract()
-        .map_err(|error| explain(&figment, error, sources.file.as_deref()))?;
+        .map_err(|error| explain(figment, error, file))?;
     let violations = config.violations();
     if violations.is_empty() {
         return Ok(config);
     }
     let with_origin = |violation: Violation| {
-        let origin = origin(&figment, violation.key);
+        let origin = origin(figment, violation.key);
         (violation, origin)
     };
     Err(ConfigError::Violations(
@@ -112,24 +120,30 @@ pub fn load(sources: &Sources) -> Result<Config, ConfigError> {
     ))
 }
 
-fn layers(sources: &Sources) -> Result<Figment, ConfigError> {
-    let mut figment = Figment::new().merge(Layer {
-        origin: "the default".to_owned(),
+/// The sources, the defaults first; those that cannot be read are errors.
+pub(super) fn layers(sources: &Sources) -> Vec<Result<Layer, ConfigError>> {
+    let mut layers = vec![Ok(Layer {
+        origin: DEFAULT_ORIGIN.to_owned(),
         data: Serialized::defaults(Config::default()).data(),
-    });
-    if let Some(path) = &sources.file {
-        figment = figment.merge(file_layer(path)?);
-    }
-    for (name, value) in &sources.environment {
-        if let Some(key) = name.strip_prefix(ENVIRONMENT_PREFIX) {
-            figment = figment.merge(environment_layer(name, key, value)?);
-        }
-    }
-    for flag in &sources.flags {
+    })];
+    layers.extend(sources.file.iter().map(|path| file_layer(path)));
+    let variables = sources.environment.iter();
+    layers.extend(variables.filter_map(|(name, value)| {
+        let key = name.strip_prefix(ENVIRONMENT_PREFIX)?;
+        Some(environment_layer(name, key, value))
+    }));
+    layers.extend(sources.flags.iter().map(|flag| {
         let origin = format!("the flag {}", flag.name);
-        figment = figment.merge(Layer::of_key(origin, flag.key, flag.value.clone()));
-    }
-    Ok(figment)
+        Ok(Layer::of_key(origin, flag.key, flag.value.clone()))
+    }));
+    layers
+}
+
+/// Later layers win.
+pub(super) fn laid_over(layers: &[Layer]) -> Figment {
+    layers.iter().fold(Figment::new(), |figment, layer| {
+        figment.merge(layer.clone())
+    })
 }
 
 fn file_layer(path: &Path) -> Result<Layer, ConfigError> {
@@ -158,7 +172,8 @@ fn environment_layer(name: &str, key: &str, text: &str) -> Result<Layer, ConfigE
 }
 
 /// One source, by the name that errors call it.
-struct Layer {
+#[derive(Clone)]
+pub(super) struct Layer {
     origin: String,
     data: figment::Result<Map<Profile, Dict>>,
 }
@@ -169,6 +184,31 @@ impl Layer {
         let dict = nested.into_dict().expect("a key that is not empty nests");
         let data = Ok(Map::from([(Profile::Default, dict)]));
         Self { origin, data }
+    }
+
+    pub(super) fn is_readable(&self) -> bool {
+        self.data.is_ok()
+    }
+
+    /// Takes a key out, or the list around it. Returns whether it was there; a default stays.
+    pub(super) fn take_out(&mut self, key: &str) -> bool {
+        match &mut self.data {
+            Ok(data) if self.origin != DEFAULT_ORIGIN => {
+                data.values_mut().any(|dict| take_out(dict, key))
+            }
+            _ => false,
+        }
+    }
+}
+
+fn take_out(dict: &mut Dict, key: &str) -> bool {
+    let Some((first, rest)) = key.split_once('.') else {
+        return dict.remove(key).is_some();
+    };
+    match dict.get_mut(first) {
+        Some(Value::Dict(_, inner)) => take_out(inner, rest),
+        Some(_) => dict.remove(first).is_some(),
+        None => false,
     }
 }
 
@@ -183,7 +223,7 @@ impl Provider for Layer {
 }
 
 /// The source of a key, or of what stands around it.
-fn origin(figment: &Figment, key: &str) -> String {
+pub(super) fn origin(figment: &Figment, key: &str) -> String {
     let mut key = key;
     loop {
         if let Some(metadata) = figment.find_metadata(key) {

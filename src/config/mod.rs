@@ -5,6 +5,7 @@
 
 mod address;
 mod exchange;
+mod inspect;
 mod load;
 mod relations;
 mod sections;
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 pub use address::StaticPeer;
 pub use exchange::{Reads, Replication};
+pub use inspect::{Effective, effective, problems};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
 pub use relations::Violation;
 pub use sections::{
@@ -26,6 +28,9 @@ pub use sections::{
 pub use storage::{Checkpoint, Engine, Log, OnSyncFailure, RepeatedLikes};
 
 use crate::ids::{ClusterId, Region};
+
+/// A configuration file with every key, its default and what it means.
+pub const COMPLETE_FILE: &str = include_str!("../../config/node.toml");
 
 const KIB: u64 = 1 << 10;
 const MIB: u64 = 1 << 20;

@@ -140,6 +140,13 @@ pub struct PeerTls {
     pub authority: PathBuf,
 }
 
+impl Peers {
+    /// Whether this node can find anybody to take a state from.
+    pub fn are_configured(&self) -> bool {
+        !(self.static_peers.is_empty() && self.seeds.is_empty())
+    }
+}
+
 /// `[logging]`: what the node writes about itself on the standard error stream.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]

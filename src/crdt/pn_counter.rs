@@ -19,7 +19,7 @@ impl CounterEntry {
     }
 }
 
-/// The add would take this node's view of the counter beyond its bound. Nothing was changed.
+/// The add would take this node's view of the counter beyond its bound, or further beyond. Nothing was changed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the counter would become {would_be}; the bound is ±{COUNTER_BOUND}")]
 pub struct BeyondBound {
@@ -61,11 +61,13 @@ impl PnCounter {
         }
     }
 
-    /// What this replica's entry would be after an addition.
+    /// What this replica's entry would be after an addition. A counter that others took beyond the bound, on the
+    /// other side of a cut, may be led back.
     pub fn plan_add(&self, replica: ReplicaIndex, delta: i64) -> Result<CounterEntry, BeyondBound> {
-        let would_be = self.sum() + i128::from(delta);
+        let sum = self.sum();
+        let would_be = sum + i128::from(delta);
         let refused = BeyondBound { would_be };
-        if would_be.abs() > i128::from(COUNTER_BOUND) {
+        if would_be.abs() > i128::from(COUNTER_BOUND) && would_be.abs() >= sum.abs() {
             return Err(refused);
         }
         let mut entry = self.entry(replica);
@@ -155,6 +157,24 @@ mod tests {
         let back = counter.plan_add(own, -1).expect("back inside");
         counter.merge(back);
         assert_eq!(counter.value().value, COUNTER_BOUND - 1);
+    }
+
+    #[test]
+    fn an_add_towards_zero_is_taken_also_from_far_beyond_the_bound() {
+        let (own, other) = (ReplicaIndex(0), ReplicaIndex(1));
+        for figures in [[u64::MAX, 0], [0, u64::MAX]] {
+            let mut counter = PnCounter::default();
+            counter.merge(CounterEntry {
+                replica: other,
+                increments: figures[0],
+                decrements: figures[1],
+            });
+            let away = if figures[0] > 0 { 1 } else { -1 };
+            assert!(counter.plan_add(own, away).is_err());
+            let before = counter.sum().abs();
+            counter.merge(counter.plan_add(own, -away).expect("towards zero"));
+            assert_eq!(counter.sum().abs(), before - 1);
+        }
     }
 
     #[test]

@@ -114,6 +114,7 @@ impl<'a> Group<'a> {
         if self.section.local.len() == before {
             return;
         }
+        self.engine.directory.keep(post);
         self.section.posts.push(post.clone());
         let mut changes = run.changes;
         if let Some(increments) = run.increments {

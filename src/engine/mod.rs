@@ -14,7 +14,9 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+pub mod explain;
 mod group;
+pub mod likers;
 pub mod lineage;
 pub mod merge;
 pub mod orphans;
@@ -243,6 +245,11 @@ impl Engine {
 
     pub fn posts(&self) -> usize {
         self.directory.len()
+    }
+
+    /// Posts that take up memory: those that were written, and those that are watched or asked for at this moment.
+    pub fn posts_held(&self) -> usize {
+        self.directory.entries()
     }
 
     /// Likers over all posts.

@@ -5,7 +5,7 @@
 //! so that one hot post uses every core.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -32,6 +32,11 @@ pub struct Post {
     watched: AtomicBool,
     /// Whether the figures changed since they were last taken for a checkpoint.
     changed: AtomicBool,
+    /// Whether anything was ever written of the post. Changes once; until then the directory may forget it.
+    kept: AtomicBool,
+    /// How often likers or figures changed, for readers that must know whether they saw one state. Raised
+    /// under the lock of the shard that changed, after the change.
+    changes: AtomicU64,
 }
 
 impl Post {
@@ -45,6 +50,8 @@ impl Post {
             wide: AtomicBool::new(false),
             watched: AtomicBool::new(false),
             changed: AtomicBool::new(false),
+            kept: AtomicBool::new(false),
+            changes: AtomicU64::new(0),
         }
     }
 
@@ -61,6 +68,13 @@ impl Post {
     pub fn credit(&self, figures: &mut Figures, changes: &Changes) {
         figures.credit(changes);
         self.likers.store(figures.likers(), Ordering::Release);
+        self.changes.fetch_add(1, Ordering::AcqRel);
+    }
+
+    /// Equal before and after a reading: nothing that the reading passed over changed meanwhile, apart from what
+    /// a merge does.
+    pub(super) fn changes(&self) -> u64 {
+        self.changes.load(Ordering::Acquire)
     }
 
     pub fn is_wide(&self) -> bool {
@@ -92,6 +106,10 @@ impl Post {
         self.watched.store(watched, Ordering::Release);
     }
 
+    fn is_kept(&self) -> bool {
+        self.kept.load(Ordering::Acquire)
+    }
+
     /// Returns whether the figures were unchanged until now.
     pub(super) fn mark_changed(&self) -> bool {
         !self.changed.swap(true, Ordering::AcqRel)
@@ -119,17 +137,38 @@ const PARTS: usize = 64;
 
 type Part = RwLock<HashMap<PostId, Arc<Post>>>;
 
-/// All posts by name. Grows only: a post without likers still has its increments.
+/// All posts by name. One that was ever written stays: without likers it still has its increments. One that
+/// was only asked for or watched is forgotten when the last who holds it lets go.
 pub struct Directory {
     parts: Box<[Part]>,
-    next: Mutex<PostNumber>,
+    numbers: Mutex<Numbers>,
+    kept: AtomicUsize,
+}
+
+/// Numbers of posts: the next, and those that forgotten posts gave back.
+#[derive(Default)]
+struct Numbers {
+    next: PostNumber,
+    free: Vec<PostNumber>,
+}
+
+impl Numbers {
+    fn draw(&mut self) -> PostNumber {
+        if let Some(number) = self.free.pop() {
+            return number;
+        }
+        let number = self.next;
+        self.next = number.checked_add(1).expect("memory ends before numbers");
+        number
+    }
 }
 
 impl Default for Directory {
     fn default() -> Self {
         Self {
             parts: (0..PARTS).map(|_| RwLock::default()).collect(),
-            next: Mutex::new(0),
+            numbers: Mutex::default(),
+            kept: AtomicUsize::new(0),
         }
     }
 }
@@ -139,40 +178,77 @@ impl Directory {
         &self.parts[(PostHash::of(id).0 >> 64) as usize % PARTS]
     }
 
+    /// A post of which anything was ever written.
     pub fn get(&self, id: &PostId) -> Option<Arc<Post>> {
-        self.part(id).read().get(id).cloned()
+        let part = self.part(id).read();
+        part.get(id).filter(|post| post.is_kept()).cloned()
     }
 
+    /// The post, for something that is written of it.
     pub fn get_or_create(&self, id: &PostId) -> Arc<Post> {
-        if let Some(post) = self.get(id) {
-            return post;
+        let post = self.hold(id);
+        self.keep(&post);
+        post
+    }
+
+    /// The post, which may be unknown. Whoever holds it gives it back by [`Self::release`].
+    pub(super) fn hold(&self, id: &PostId) -> Arc<Post> {
+        if let Some(post) = self.part(id).read().get(id) {
+            return post.clone();
         }
         let mut part = self.part(id).write();
-        let create = || {
-            let mut next = self.next.lock();
-            let number = *next;
-            *next += 1;
-            Arc::new(Post::new(number, id.clone()))
-        };
+        let create = || Arc::new(Post::new(self.numbers.lock().draw(), id.clone()));
         part.entry(id.clone()).or_insert_with(create).clone()
     }
 
+    /// Something was written of the post: it stays. Called by one who holds it.
+    pub(super) fn keep(&self, post: &Post) {
+        if !post.kept.swap(true, Ordering::AcqRel) {
+            self.kept.fetch_add(1, Ordering::AcqRel);
+        }
+    }
+
+    /// Forgets the post if nothing was written of it and nobody else holds it.
+    pub(super) fn release(&self, post: Arc<Post>) {
+        if post.is_kept() {
+            return;
+        }
+        let id = post.id.clone();
+        let mut part = self.part(&id).write();
+        drop(post);
+        // A holder takes its reference under this lock, so one reference means that there is no other
+        // and that none comes. Readers take none of such a post.
+        let is_alone = |post: &Arc<Post>| !post.is_kept() && Arc::strong_count(post) == 1;
+        if let Some(forgotten) = part.get(&id).filter(|post| is_alone(post)) {
+            let number = forgotten.number;
+            part.remove(&id);
+            self.numbers.lock().free.push(number);
+        }
+    }
+
+    /// How many posts were ever written.
     pub fn len(&self) -> usize {
-        self.parts.iter().map(|part| part.read().len()).sum()
+        self.kept.load(Ordering::Acquire)
     }
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// All posts in the order of their names.
+    /// All posts that were ever written, in the order of their names.
     pub fn sorted(&self) -> Vec<Arc<Post>> {
         let mut all: Vec<Arc<Post>> = Vec::with_capacity(self.len());
         for part in &self.parts {
-            all.extend(part.read().values().cloned());
+            let part = part.read();
+            all.extend(part.values().filter(|post| post.is_kept()).cloned());
         }
         all.sort_unstable_by(|a, b| a.id.cmp(&b.id));
         all
+    }
+
+    /// Entries, those of posts that were only asked for included.
+    pub fn entries(&self) -> usize {
+        self.parts.iter().map(|part| part.read().len()).sum()
     }
 }
 
@@ -193,5 +269,33 @@ mod tests {
             }
             assert_eq!(next, None);
         }
+    }
+
+    fn id(name: &str) -> PostId {
+        PostId::new(name).expect("valid")
+    }
+
+    #[test]
+    fn a_post_that_was_only_asked_for_is_forgotten_and_its_number_is_drawn_again() {
+        let directory = Directory::default();
+        let (one, other) = (directory.hold(&id("p")), directory.hold(&id("p")));
+        let number = one.number;
+        assert!(directory.get(&id("p")).is_none() && directory.is_empty());
+        directory.release(one);
+        assert_eq!(directory.entries(), 1, "somebody holds it");
+        directory.release(other);
+        assert_eq!(directory.entries(), 0);
+        assert_eq!(directory.hold(&id("q")).number, number);
+    }
+
+    #[test]
+    fn a_post_that_was_written_stays() {
+        let directory = Directory::default();
+        let post = directory.hold(&id("p"));
+        directory.keep(&post);
+        directory.release(post);
+        directory.release(directory.get_or_create(&id("p")));
+        assert_eq!((directory.len(), directory.entries()), (1, 1));
+        assert_eq!(directory.sorted().len(), 1);
     }
 }

@@ -95,7 +95,7 @@ impl Engine {
         self.directory.get(id).map_or(0, |post| post.likers())
     }
 
-    fn dots(&self, post: &Arc<Post>, user: &UserId) -> Dots {
+    pub(super) fn dots(&self, post: &Arc<Post>, user: &UserId) -> Dots {
         let hash = UserHash::of(user);
         loop {
             let index = post.shard_of(hash, self.shards.len());

@@ -39,7 +39,8 @@ impl Engine {
     }
 }
 
-fn sum_of_figures(figures: &Figures, context: PostContext<'_>) -> Fingerprint {
+/// The sum over a post's increments and other counters.
+pub(super) fn sum_of_figures(figures: &Figures, context: PostContext<'_>) -> Fingerprint {
     let mut sum = Fingerprint::default();
     let (key, post) = (context.key, context.post);
     for entry in figures.likes().iter().filter(|entry| entry.increments > 0) {

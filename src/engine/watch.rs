@@ -43,6 +43,16 @@ impl Watchers {
         }
     }
 
+    /// A place for one more, which is given back when its watch is dropped.
+    fn admit(&self) -> Result<(), TooManyWatchers> {
+        let mut state = self.state.lock();
+        if state.watchers >= self.max {
+            return Err(TooManyWatchers { max: self.max });
+        }
+        state.watchers += 1;
+        Ok(())
+    }
+
     /// These posts have durable changes.
     pub(super) fn mark(&self, posts: impl Iterator<Item = PostNumber>) {
         let posts: BTreeSet<PostNumber> = posts.collect();
@@ -60,7 +70,7 @@ impl Watchers {
     }
 }
 
-/// Follows posts. Ends when dropped.
+/// Follows posts, also ones that nobody ever wrote: those are held for as long. Ends when dropped.
 pub struct Watch {
     engine: Arc<Engine>,
     posts: HashMap<PostNumber, Arc<Post>>,
@@ -70,33 +80,24 @@ pub struct Watch {
 impl Engine {
     /// Begins to follow posts. Changes that become durable from now on are marked.
     pub fn watch(self: &Arc<Self>, ids: &[PostId]) -> Result<Watch, TooManyWatchers> {
-        let posts: HashMap<_, _> = ids
-            .iter()
-            .map(|id| self.directory.get_or_create(id))
-            .map(|post| (post.number, post))
-            .collect();
-        let inbox = Arc::new(Inbox::default());
-        let mut state = self.watchers.state.lock();
-        if state.watchers >= self.watchers.max {
-            return Err(TooManyWatchers {
-                max: self.watchers.max,
-            });
+        self.watchers.admit()?;
+        let mut watch = Watch {
+            engine: self.clone(),
+            posts: HashMap::new(),
+            inbox: Arc::default(),
+        };
+        for id in ids {
+            let post = self.directory.hold(id);
+            watch.posts.insert(post.number, post);
         }
-        state.watchers += 1;
-        for post in posts.values() {
-            state
-                .by_post
-                .entry(post.number)
-                .or_default()
-                .push(Arc::downgrade(&inbox));
+        let mut state = self.watchers.state.lock();
+        for post in watch.posts.values() {
+            let inboxes = state.by_post.entry(post.number).or_default();
+            inboxes.push(Arc::downgrade(&watch.inbox));
             post.set_watched(true);
         }
         drop(state);
-        Ok(Watch {
-            engine: self.clone(),
-            posts,
-            inbox,
-        })
+        Ok(watch)
     }
 }
 
@@ -132,5 +133,8 @@ impl Drop for Watch {
                 post.set_watched(false);
             }
         }
+        drop(state);
+        let posts = self.posts.drain().map(|(_, post)| post);
+        posts.for_each(|post| self.engine.directory.release(post));
     }
 }

@@ -17,7 +17,7 @@ use crate::engine::published::Published;
 use crate::engine::replicas::TooManyUnseen;
 use crate::engine::requests::{Begun, Done};
 use crate::engine::shard::Shard;
-use crate::ids::RequestId;
+use crate::ids::{PostId, RequestId};
 
 /// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
 const SECTION_BYTES: usize = 512;
@@ -93,10 +93,9 @@ impl Engine {
         applied: impl FnOnce(),
     ) -> Result<Written, WriteError> {
         let runs = || write.commands.chunk_by(|a, b| a.post() == b.post());
-        let posts = runs().map(|run| self.directory.get_or_create(run[0].post()));
-        let posts: Vec<Arc<Post>> = posts.collect();
+        let posts = Held::of(self, runs().map(|run| run[0].post()));
         let mut prepared = Vec::with_capacity(write.commands.len());
-        for (run, post) in runs().zip(&posts) {
+        for (run, post) in runs().zip(&posts.posts) {
             self.prepare(run, post, &mut prepared)?;
         }
         let mut open: Vec<usize> = (0..done.len()).filter(|at| done[*at].is_none()).collect();
@@ -308,6 +307,26 @@ impl Engine {
     fn durable_own(&self) -> (ReplicaIndex, u64) {
         let (own, _) = self.queue.own();
         (own, self.board.newest().vector.get(own))
+    }
+}
+
+/// Posts of a write. Those of which nothing is written in the end are forgotten.
+struct Held<'a> {
+    engine: &'a Engine,
+    posts: Vec<Arc<Post>>,
+}
+
+impl<'a> Held<'a> {
+    fn of<'b>(engine: &'a Engine, ids: impl Iterator<Item = &'b PostId>) -> Self {
+        let posts = ids.map(|id| engine.directory.hold(id)).collect();
+        Self { engine, posts }
+    }
+}
+
+impl Drop for Held<'_> {
+    fn drop(&mut self) {
+        let posts = self.posts.drain(..);
+        posts.for_each(|post| self.engine.directory.release(post));
     }
 }
 

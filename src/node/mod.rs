@@ -8,6 +8,7 @@ mod catch_up;
 mod checkpoints;
 mod gauges;
 mod network;
+mod rebuild;
 mod run;
 pub mod storage;
 
@@ -46,10 +47,11 @@ use crate::replication::links::LinkBoard;
 use crate::replication::{
     self, PeerAnswer, PeerAnswers, ReplicationOptions, ReplicationParts, RunningReplication,
 };
-use crate::seams::files::LockGuard;
+use crate::seams::files::{Files, LockGuard};
 use crate::seams::{Listener, Membership, Transport, WorkerHandle, Workers};
 
 pub use run::run;
+pub use storage::Folder;
 
 /// The network of a node. Listeners are bound by the caller.
 pub struct Network {
@@ -126,8 +128,9 @@ pub async fn start(
     let engine = recovered.engine.clone();
     logging::name_node(&engine.own());
     say_recovered(&report);
-    let peers = &config.peers;
-    if report.is_new && !(peers.static_peers.is_empty() && peers.seeds.is_empty()) {
+    let is_unfinished = rebuild::is_unfinished(seams.files.as_ref()).await?;
+    if (report.is_new || is_unfinished) && config.peers.are_configured() {
+        rebuild::begin(seams.files.as_ref()).await?;
         engine.set_serving(Serving::Rebuilding);
     }
     let (keeping, log_failed) = Keeping::start(config, recovered, &seams, workers.as_ref());
@@ -152,7 +155,8 @@ pub async fn start(
     let peers = (network.peers, network.transport, membership);
     let replication = keeping.replicate(config, &seams, peers, options);
     let answers = replication.answers.clone();
-    tokio::spawn(become_ready(engine.clone(), answers, stop_clients.clone()));
+    let ready = (engine.clone(), seams.files.clone());
+    tokio::spawn(become_ready(ready, answers, stop_clients.clone()));
     Ok(RunningNode {
         engine,
         report,
@@ -327,9 +331,9 @@ fn membership(
 }
 
 /// An empty folder with peers: reads are refused until a peer has answered, and all that it had then is
-/// durable here.
+/// durable here. A restart before that goes on refusing them.
 async fn become_ready(
-    engine: Arc<Engine>,
+    (engine, files): (Arc<Engine>, Arc<dyn Files>),
     mut answers: watch::Receiver<PeerAnswers>,
     stop: CancellationToken,
 ) {
@@ -341,6 +345,9 @@ async fn become_ready(
             if answers.borrow_and_update().values().any(covers) {
                 tracing::info!("ready: all that a peer had is here");
                 engine.set_serving(Serving::Ready);
+                if let Err(error) = rebuild::finish(files.as_ref()).await {
+                    tracing::warn!(%error, "the next start waits for a peer once more");
+                }
                 return;
             }
             tokio::select! {

@@ -11,7 +11,7 @@ use crate::adapters::sled_store;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
 use crate::config::{Config, OnSyncFailure};
 use crate::display::output::{self, OutputError};
-use crate::node::{RunningNode, engine_options, network, start, storage};
+use crate::node::{Folder, RunningNode, engine_options, network, start, storage};
 
 /// Exit code after the log failed, where `log.on_sync_failure` is `exit`.
 const EXIT_CODE_LOG_FAILED: u8 = 74;
@@ -19,12 +19,12 @@ const EXIT_CODE_LOG_FAILED: u8 = 74;
 const EXIT_CODE_QUIT: u8 = 130;
 
 /// Runs a node until it is told to stop. Called outside of any runtime; logging is set up.
-pub fn run(config: Config) -> anyhow::Result<ExitCode> {
+pub fn run(config: Config, folder: Folder) -> anyhow::Result<ExitCode> {
     end_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;
-    let code = runtime.block_on(serve(config))?;
+    let code = runtime.block_on(serve(config, folder))?;
     runtime.shutdown_background();
     Ok(code)
 }
@@ -70,10 +70,13 @@ impl Signals {
     }
 }
 
-async fn serve(config: Config) -> anyhow::Result<ExitCode> {
+async fn serve(config: Config, folder: Folder) -> anyhow::Result<ExitCode> {
     let mut signals = Signals::new()?;
     let (network, peer_address) = network::bind(&config).await?;
-    let storage = storage::open(&config, engine_options(&config)).await?;
+    let storage = match folder {
+        Folder::Keep => storage::open(&config, engine_options(&config)).await?,
+        Folder::Rebuild => storage::rebuild(&config, engine_options(&config)).await?,
+    };
     let workers = Arc::new(ThreadWorkers::new(tokio::runtime::Handle::current()));
     let mut node = start(&config, storage, workers, network).await?;
     say_ready(&config, &node, peer_address)?;

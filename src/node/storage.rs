@@ -13,6 +13,7 @@ use crate::config::Config;
 use crate::engine::EngineOptions;
 use crate::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
 use crate::log::{self, LogIdentity, LogOptions};
+use crate::node::rebuild;
 use crate::seams::Clock;
 use crate::seams::files::{Files, LockGuard};
 
@@ -35,9 +36,33 @@ pub fn log_options(config: &Config) -> LogOptions {
     }
 }
 
+/// What becomes of the state that a folder holds at a start.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Folder {
+    /// The node goes on from it.
+    Keep,
+    /// It is moved aside, and the node takes its state from its peers.
+    Rebuild,
+}
+
+/// Moves the state of the folder aside and opens it empty. Refused, with nothing changed, where there is no
+/// peer to take the state from, and for a folder of another node.
+pub async fn rebuild(config: &Config, options: EngineOptions) -> anyhow::Result<Storage> {
+    rebuild::check_peers(config)?;
+    open_folder(config, options, Folder::Rebuild).await
+}
+
 /// Locks and recovers the folder. A checkpoint store that does not open is set aside, and built anew
 /// from the log if that is whole.
 pub async fn open(config: &Config, options: EngineOptions) -> anyhow::Result<Storage> {
+    open_folder(config, options, Folder::Keep).await
+}
+
+async fn open_folder(
+    config: &Config,
+    options: EngineOptions,
+    what: Folder,
+) -> anyhow::Result<Storage> {
     let folder = &config.node.data_dir;
     let files = OsFiles::new(folder)
         .with_context(|| format!("cannot use the data folder {}", folder.display()))?;
@@ -48,7 +73,14 @@ pub async fn open(config: &Config, options: EngineOptions) -> anyhow::Result<Sto
         cluster: options.cluster.clone(),
         region: options.region.clone(),
     };
-    log::check_owner(files.as_ref(), &log_options(config), &identity).await?;
+    let owned = log::check_owner(files.as_ref(), &log_options(config), &identity).await;
+    match what {
+        Folder::Keep => owned?,
+        Folder::Rebuild => {
+            refuse_foreign(owned)?;
+            rebuild::set_state_aside(folder)?;
+        }
+    }
     match try_open(config, options.clone(), files.clone()).await {
         Ok((seams, recovered)) => Ok(Storage {
             seams,
@@ -66,6 +98,18 @@ pub async fn open(config: &Config, options: EngineOptions) -> anyhow::Result<Sto
             })
         }
         Err(error) => Err(error.into()),
+    }
+}
+
+/// A damaged log is what a rebuild is for; another node's is a mistake.
+fn refuse_foreign(owned: Result<(), log::OpenError>) -> anyhow::Result<()> {
+    match owned {
+        Err(
+            error @ (log::OpenError::OtherCluster { .. }
+            | log::OpenError::OtherRegion { .. }
+            | log::OpenError::NewerFormat { .. }),
+        ) => Err(error).context("--rebuild: nothing was changed"),
+        Ok(()) | Err(_) => Ok(()),
     }
 }
 

@@ -4,9 +4,9 @@ use std::fmt::Display;
 use std::str::FromStr;
 use std::time::Duration;
 
-use crate::codec::text::{NamedSeq, TextError, decode_like_id, decode_token};
+use crate::codec::text::{NamedSeq, TextError, decode_like_id, decode_page_token, decode_token};
 use crate::ids::{ClusterId, IdError, PostId, RequestId, UserId};
-use crate::limits::COUNTER_BOUND;
+use crate::limits::{COUNTER_BOUND, PAGE_LIKERS_DEFAULT, PAGE_LIKERS_MAX};
 use crate::wire::v1::Reason;
 
 /// A field at fault. Nothing was changed.
@@ -100,6 +100,32 @@ pub fn like_id(
     }
     decode_like_id(cluster, target, text)
         .map_err(|error| text_error(Reason::InvalidLikeId, "like_id", &error))
+}
+
+/// The user after whom a page of the post's likers begins; none for the first page.
+pub fn page_token(
+    cluster: &ClusterId,
+    post: &PostId,
+    text: &str,
+) -> Result<Option<UserId>, FieldError> {
+    if text.is_empty() {
+        return Ok(None);
+    }
+    let last = decode_page_token(cluster, post, text);
+    let last = last.map_err(|error| text_error(Reason::InvalidToken, "page_token", &error))?;
+    Ok(Some(last))
+}
+
+/// How many likers a page has at most.
+pub fn page_size(field: &str, given: Option<u32>) -> Result<usize, FieldError> {
+    match given {
+        None => Ok(PAGE_LIKERS_DEFAULT),
+        Some(size) if (1..=PAGE_LIKERS_MAX as u32).contains(&size) => Ok(size as usize),
+        Some(size) => {
+            let problem = format!("is {size}; give 1 to {PAGE_LIKERS_MAX}");
+            Err(FieldError::invalid(field, problem))
+        }
+    }
 }
 
 fn text_error(reason: Reason, field: &str, error: &TextError) -> FieldError {
@@ -210,6 +236,19 @@ mod tests {
             assert_eq!(problem(delta("delta", bad)).0, Reason::InvalidField);
         }
         assert_eq!(delta("delta", -COUNTER_BOUND), Ok(-COUNTER_BOUND));
+    }
+
+    #[test]
+    fn pages_have_at_least_one_liker_and_at_most_the_limit() {
+        assert_eq!(page_size("page_size", None), Ok(PAGE_LIKERS_DEFAULT));
+        for size in [1, 10_000] {
+            assert_eq!(page_size("page_size", Some(size)), Ok(size as usize));
+        }
+        for size in [0, 10_001, u32::MAX] {
+            let (reason, text) = problem(page_size("page_size", Some(size)));
+            assert_eq!(reason, Reason::InvalidField);
+            assert_eq!(text, format!("page_size is {size}; give 1 to 10000"));
+        }
     }
 
     #[test]

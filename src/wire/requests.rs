@@ -9,8 +9,8 @@ use crate::ids::{ClusterId, CounterName, PostId, UserId};
 use crate::limits::{READ_COUNTERS_MAX, READ_POSTS_MAX};
 use crate::wire::field::{self, FieldError};
 use crate::wire::v1::{
-    AddRequest, BatchGetPostsRequest, Consistency, GetCountersRequest, GetPostRequest, LikeRequest,
-    ReadOptions, UnlikeRequest, WatchPostsRequest,
+    AddRequest, BatchGetPostsRequest, Consistency, ExplainPostRequest, GetCountersRequest,
+    GetPostRequest, LikeRequest, ListLikersRequest, ReadOptions, UnlikeRequest, WatchPostsRequest,
 };
 
 /// A write, and what its caller has seen.
@@ -53,6 +53,24 @@ pub struct CountersQuery {
     pub post: PostId,
     /// Empty for all.
     pub counters: Vec<CounterName>,
+    pub plan: ReadPlan,
+}
+
+/// A page of a post's likers.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct LikersQuery {
+    pub post: PostId,
+    pub page_size: usize,
+    /// The last user of the page before.
+    pub after: Option<UserId>,
+    pub plan: ReadPlan,
+}
+
+/// How a post's figures come about.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ExplainQuery {
+    pub post: PostId,
+    pub user: Option<UserId>,
     pub plan: ReadPlan,
 }
 
@@ -132,6 +150,30 @@ pub fn get_counters(
     Ok(CountersQuery {
         post,
         counters: counters.collect::<Result<_, _>>()?,
+        plan: plan(cluster, request.options)?,
+    })
+}
+
+pub fn list_likers(
+    cluster: &ClusterId,
+    request: ListLikersRequest,
+) -> Result<LikersQuery, FieldError> {
+    let post = field::id("post", &request.post)?;
+    Ok(LikersQuery {
+        page_size: field::page_size("page_size", request.page_size)?,
+        after: field::page_token(cluster, &post, &request.page_token)?,
+        plan: plan(cluster, request.options)?,
+        post,
+    })
+}
+
+pub fn explain_post(
+    cluster: &ClusterId,
+    request: ExplainPostRequest,
+) -> Result<ExplainQuery, FieldError> {
+    Ok(ExplainQuery {
+        post: field::id("post", &request.post)?,
+        user: field::optional_id("user", &request.user)?,
         plan: plan(cluster, request.options)?,
     })
 }

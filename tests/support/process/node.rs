@@ -28,6 +28,7 @@ pub struct Setup {
     seeds: Vec<String>,
     settings: Vec<(String, String)>,
     config: Option<PathBuf>,
+    flags: Vec<&'static str>,
 }
 
 /// How a node ended that did not come to serve.
@@ -49,6 +50,7 @@ impl Setup {
             seeds: Vec::new(),
             settings: Vec::new(),
             config: None,
+            flags: Vec::new(),
         };
         setup
             .set("CLUSTER__ID", "test")
@@ -85,6 +87,11 @@ impl Setup {
         self
     }
 
+    pub fn flag(mut self, flag: &'static str) -> Self {
+        self.flags.push(flag);
+        self
+    }
+
     /// What the nodes on this folder have said of themselves.
     pub fn stderr(&self) -> String {
         std::fs::read_to_string(&self.log).unwrap_or_default()
@@ -111,7 +118,8 @@ impl Setup {
             ])
             .arg(format!("--region={}", self.region))
             .arg("--data-dir")
-            .arg(&self.folder);
+            .arg(&self.folder)
+            .args(&self.flags);
         for (region, address) in &self.peers {
             command.arg(format!("--peer={region}={address}"));
         }

@@ -60,6 +60,11 @@ impl World {
 
     pub async fn start_node(&mut self, region: &'static str) {
         let node = self.setup(region).start().await;
+        self.adopt(region, node);
+    }
+
+    /// Puts a node in that was started by the test; the wires lead to it.
+    pub fn adopt(&mut self, region: &'static str, node: Node) {
         self.lead_to(region, &node);
         self.nodes.insert(region, node);
     }
