@@ -18,6 +18,8 @@ pub const BATCH_ITEMS_MAX: usize = 10_000;
 pub const READ_POSTS_MAX: usize = 1_000;
 /// Counters named in one read.
 pub const READ_COUNTERS_MAX: usize = 1_000;
+/// Regions named in one wait.
+pub const WAIT_REGIONS_MAX: usize = 64;
 /// Bytes of one request of a client.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
@@ -57,6 +59,12 @@ pub const TOKEN_CHARS_MAX: usize = 4_096;
 /// Nodes over which an acknowledgement is passed on; beyond that nobody hears of it. Far above the length of any
 /// chain of datacenters; it ends what goes round in circles.
 pub const HEARD_HOPS_MAX: u32 = 8;
+/// Passed on acknowledgements in one frame: one a region, and a few for clones.
+pub const HEARD_MAX: usize = 512;
+/// Regions of which acknowledgements are remembered that came by hearsay; those of further ones are not.
+pub const REGIONS_HEARD_MAX: usize = 256;
+/// Marks by which a node knows up to when it has a region's events; beyond that every other one goes.
+pub const COMPLETE_MARKS_MAX: usize = 16;
 
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -92,4 +100,5 @@ const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);
 const _: () = assert!(CLIENT_REPLICAS_MAX * 8 <= REPLICAS_MAX);
+const _: () = assert!(REGIONS_HEARD_MAX < HEARD_MAX);
 const _: () = assert!(BATCH_ITEMS_MAX <= BLOCK_EVENTS_MAX);

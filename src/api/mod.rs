@@ -14,6 +14,7 @@ pub mod health;
 mod likers;
 mod likes;
 mod reads;
+mod retire;
 pub mod server;
 mod status;
 mod tokens;
@@ -34,6 +35,7 @@ use crate::engine::command::{Command, Write};
 use crate::engine::write::Written;
 use crate::engine::{Engine, Serving};
 use crate::replication::links::LinkBoard;
+use crate::replication::regions::RegionBoard;
 
 /// Bounds of the calls that are under way.
 #[derive(Debug, Clone)]
@@ -62,6 +64,7 @@ pub trait Gauges: Send + Sync + 'static {
 pub struct Api {
     engine: Arc<Engine>,
     links: Arc<LinkBoard>,
+    regions: Arc<RegionBoard>,
     gauges: Arc<dyn Gauges>,
     counts: Arc<Counts>,
     limits: ApiLimits,
@@ -77,7 +80,7 @@ pub struct Api {
 impl Api {
     pub fn new(
         engine: Arc<Engine>,
-        links: Arc<LinkBoard>,
+        (links, regions): (Arc<LinkBoard>, Arc<RegionBoard>),
         (gauges, counts): (Arc<dyn Gauges>, Arc<Counts>),
         limits: ApiLimits,
         shutdown: CancellationToken,
@@ -90,6 +93,7 @@ impl Api {
             writes: TaskTracker::new(),
             engine,
             links,
+            regions,
             gauges,
             counts,
             limits,

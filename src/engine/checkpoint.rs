@@ -49,8 +49,17 @@ pub enum CheckpointError {
 
 /// What must be asked before the log is cut.
 pub trait Retention: Send + Sync {
-    /// Whether everything that this vector covers may go from the log, of which `log_bytes` are kept.
-    fn may_cut(&self, covered: &VersionVector, log_bytes: u64) -> bool;
+    /// Whether everything that this vector covers may go from the log.
+    fn may_cut(&self, covered: &VersionVector, kept: Kept) -> bool;
+}
+
+/// How much of the log is kept, as the oldest segment is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// From that segment on.
+    pub bytes: u64,
+    /// Of the newest record in that segment, at least: what is in the next one is younger.
+    pub age_ms: u64,
 }
 
 /// Positions from which the log must be kept, because somebody is reading on from there.
@@ -106,6 +115,8 @@ pub struct Checkpointer {
     retention: Arc<dyn Retention>,
     /// Rows that an unfinished checkpoint took from memory and may not have stored.
     unsure: bool,
+    /// Where the newest checkpoint's replay begins.
+    replay_from: Option<Position>,
 }
 
 /// Rows on their way to the store.
@@ -132,6 +143,7 @@ impl Checkpointer {
             holds,
             retention,
             unsure: false,
+            replay_from: None,
         }
     }
 
@@ -164,7 +176,8 @@ impl Checkpointer {
         self.engine
             .checkpointed_at_ms
             .store(finished, Ordering::Release);
-        group.report.segments_removed = self.cut(replay_from).await?;
+        self.replay_from = Some(replay_from);
+        group.report.segments_removed = self.cut().await?;
         Ok(group.report)
     }
 
@@ -278,8 +291,12 @@ impl Checkpointer {
         })
     }
 
-    /// Removes segments that replay, readers and peers no longer need.
-    async fn cut(&mut self, replay_from: Position) -> Result<usize, CheckpointError> {
+    /// Removes segments that replay, readers and peers no longer need, as far as a checkpoint of this process
+    /// allows. Returns how many.
+    pub async fn cut(&mut self) -> Result<usize, CheckpointError> {
+        let Some(replay_from) = self.replay_from else {
+            return Ok(0);
+        };
         let bound = self
             .holds
             .first()
@@ -289,11 +306,17 @@ impl Checkpointer {
         let mut cut = None;
         for pair in segments.windows(2) {
             let (first, next) = (&pair[0], &pair[1]);
-            let Some(covered) = self.engine.read_context(&next.context) else {
+            let (Some(covered), Some(ended_ms)) = (
+                self.engine.read_context(&next.context),
+                self.engine.read_context_time(&next.context),
+            ) else {
                 break;
             };
-            let kept_bytes = end.0 - first.base.0;
-            if next.base > bound || !self.retention.may_cut(&covered, kept_bytes) {
+            let kept = Kept {
+                bytes: end.0 - first.base.0,
+                age_ms: self.engine.now_ms().saturating_sub(ended_ms),
+            };
+            if next.base > bound || !self.retention.may_cut(&covered, kept) {
                 break;
             }
             cut = Some(next.base);

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::block;
+use crate::codec::reader::put_varint;
 use crate::codec::vector::put_entries;
 use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
@@ -93,8 +94,10 @@ impl Committer {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
             let frontier = &self.frontier;
+            let engine = &self.engine;
             let context = || {
                 let mut out = Vec::new();
+                put_varint(&mut out, engine.now_ms());
                 put_entries(&mut out, &replicas, &frontier.short());
                 Bytes::from(out)
             };

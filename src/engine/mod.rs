@@ -14,6 +14,7 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+pub mod completeness;
 mod group;
 pub mod lineage;
 pub mod merge;
@@ -52,6 +53,7 @@ use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::{CommitQueue, CommitWait};
+use crate::engine::completeness::Completeness;
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Directory, Post};
 use crate::engine::published::{Board, Published};
@@ -122,6 +124,8 @@ pub struct Engine {
     floor: RwLock<VersionVector>,
     /// Innermost: nothing is locked under it.
     regions: Mutex<Regions>,
+    /// Innermost too.
+    completeness: Mutex<Completeness>,
     queue: CommitQueue,
     board: Board,
     requests: Requests,
@@ -133,6 +137,9 @@ pub struct Engine {
     likers: AtomicU64,
     checkpointed_at_ms: AtomicU64,
 }
+
+/// The first field of a log segment's context.
+const CONTEXT_TIME: &str = "time of a segment";
 
 /// Everything of one instant that says which absent dots are dead and which are still to come.
 pub struct Instant {
@@ -172,6 +179,7 @@ impl Engine {
             held: RwLock::default(),
             floor: RwLock::default(),
             regions: Mutex::default(),
+            completeness: Mutex::default(),
             queue: CommitQueue::new(own),
             board: Board::new(Published::nothing(replicas.all(), own)),
             requests: Requests::new(window),
@@ -272,6 +280,8 @@ impl Engine {
         let (ended, last) = self.queue.own();
         if last > 0 {
             self.frontier.write().advance(ended, last);
+            let now_ms = self.now_ms();
+            self.completeness.lock().end((ended, last), now_ms);
         }
         self.queue.rotate(own);
         fresh
@@ -322,8 +332,14 @@ impl Engine {
     /// cannot be read.
     pub fn read_context(&self, context: &[u8]) -> Option<VersionVector> {
         let mut reader = Reader::new(context);
+        reader.varint(CONTEXT_TIME).ok()?;
         let short = entries(&mut reader, REPLICAS_MAX, &mut &self.replicas).ok()?;
         self.frontier.read().lineage().expand(&short)
+    }
+
+    /// When a log segment was begun, in milliseconds since 1970; none if that cannot be read.
+    pub fn read_context_time(&self, context: &[u8]) -> Option<u64> {
+        Reader::new(context).varint(CONTEXT_TIME).ok()
     }
 
     /// Everything goes into the next checkpoint.

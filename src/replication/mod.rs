@@ -6,14 +6,17 @@
 
 pub mod ack_table;
 pub mod catch_up;
+pub mod complete;
 mod dialer;
 mod driver;
 pub mod frame;
 pub mod links;
 pub mod parts;
+pub mod regions;
 mod server;
 pub mod session;
 pub mod staged;
+pub mod traffic;
 
 use std::collections::BTreeMap;
 use std::fmt;

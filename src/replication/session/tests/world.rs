@@ -19,8 +19,8 @@ use crate::ids::{ClusterId, Epoch, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::session::{
-    Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session, Settings,
-    Verdict,
+    Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session,
+    Settings, Verdict,
 };
 use crate::wire::frames::{read_frame, write_frame};
 
@@ -232,6 +232,7 @@ impl Node {
         let published = self.inner.lock().published.clone();
         Durable {
             fingerprint: Some(published.sums.total()),
+            complete_until_ms: 0,
             published,
         }
     }
@@ -290,6 +291,7 @@ pub struct End {
     pub resumes: usize,
     pub wants: Vec<ShortForm>,
     pub alarms: usize,
+    pub heard: Vec<Hearsay>,
     pub ended: Option<(CloseReason, String)>,
 }
 
@@ -308,6 +310,7 @@ impl End {
             resumes: 0,
             wants: Vec::new(),
             alarms: 0,
+            heard: Vec::new(),
             ended: None,
         };
         end.feed(Input::Start, now_ms);
@@ -354,6 +357,7 @@ impl End {
             Effect::Close { reason, message } | Effect::ClosedByPeer { reason, message } => {
                 self.ended = Some((reason, message));
             }
+            Effect::Heard(hearsay) => self.heard.push(hearsay),
             Effect::Greeted { .. } | Effect::Acknowledged(_) => {}
         }
         None
