@@ -19,8 +19,8 @@ use crate::ids::{ClusterId, Epoch, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::session::{
-    Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session,
-    Settings, Verdict,
+    Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Said,
+    Session, Settings, Verdict,
 };
 use crate::wire::frames::{read_frame, write_frame};
 
@@ -57,6 +57,7 @@ pub struct Inner {
     segments: Vec<(Position, VersionVector)>,
     pub published: Arc<Published>,
     pub floor: VersionVector,
+    clock_ms: u64,
     /// Answers every new block with this.
     pub refusal: Option<Verdict>,
     /// Blocks that came and were known.
@@ -96,6 +97,7 @@ impl Node {
             segments: Vec::new(),
             published: Arc::new(Published::nothing(table.all(), own)),
             floor: VersionVector::default(),
+            clock_ms: 0,
             refusal: None,
             known: 0,
         };
@@ -110,6 +112,16 @@ impl Node {
         let epoch = Epoch(epoch);
         inner.own = self.table.intern_own(&Replica { region, epoch });
         inner.made = 0;
+    }
+
+    pub fn number(&self, replica: &Replica) -> ReplicaIndex {
+        self.table.intern_own(replica)
+    }
+
+    pub fn set_clock(&self, at_ms: u64) {
+        let mut inner = self.inner.lock();
+        inner.clock_ms = at_ms;
+        self.publish(&mut inner);
     }
 
     pub fn write(&self, events: usize) {
@@ -232,7 +244,7 @@ impl Node {
         let published = self.inner.lock().published.clone();
         Durable {
             fingerprint: Some(published.sums.total()),
-            complete_until_ms: 0,
+            complete_until_ms: self.inner.lock().clock_ms,
             published,
         }
     }
@@ -292,6 +304,7 @@ pub struct End {
     pub wants: Vec<ShortForm>,
     pub alarms: usize,
     pub heard: Vec<Hearsay>,
+    pub said: Vec<Said>,
     pub ended: Option<(CloseReason, String)>,
 }
 
@@ -311,6 +324,7 @@ impl End {
             wants: Vec::new(),
             alarms: 0,
             heard: Vec::new(),
+            said: Vec::new(),
             ended: None,
         };
         end.feed(Input::Start, now_ms);
@@ -358,7 +372,8 @@ impl End {
                 self.ended = Some((reason, message));
             }
             Effect::Heard(hearsay) => self.heard.push(hearsay),
-            Effect::Greeted { .. } | Effect::Acknowledged(_) => {}
+            Effect::Acknowledged(said) => self.said.push(said),
+            Effect::Greeted { .. } => {}
         }
         None
     }
