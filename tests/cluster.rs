@@ -9,5 +9,6 @@ mod cluster {
     mod clones;
     mod damage;
     mod links;
+    mod regions;
     mod restarts;
 }

@@ -179,7 +179,7 @@ fn likes(count: Option<u64>) -> String {
     })
 }
 
-fn answer(
+pub(super) fn answer(
     nodes: &NodeArgs,
     headline: String,
     details: &[(&str, String)],
@@ -252,7 +252,7 @@ fn post_json(likes: &PostLikes, token: &str) -> Value {
 }
 
 /// The error with what to do about it.
-fn advised(error: ClientError) -> anyhow::Error {
+pub(super) fn advised(error: ClientError) -> anyhow::Error {
     match error {
         ClientError::Unreachable { .. } => anyhow::anyhow!(
             "{error}; start a node with `likewise serve`, or name another with --node"

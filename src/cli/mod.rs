@@ -2,6 +2,7 @@
 //! library only, and starts one through `node::run`.
 
 mod calls;
+mod regions;
 mod serve;
 mod status;
 mod verdict;
@@ -10,6 +11,7 @@ mod version;
 use std::future::Future;
 use std::io::ErrorKind;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -48,6 +50,10 @@ enum Command {
     Count(calls::CountArgs),
     /// Follow the likes of posts until interrupted
     Watch(calls::WatchArgs),
+    /// Wait until regions have made durable what a token names; exit code 0 all have, 2 some are missing
+    Wait(regions::WaitArgs),
+    /// Retire a region that is gone: the log is no longer kept for it
+    Retire(regions::RetireArgs),
     /// Show nodes and links; exit code 0 converged, 2 degraded, 3 diverged, 1 unreachable
     Status(status::StatusArgs),
     /// Three regions on this machine, with links to cut and nodes to kill
@@ -90,10 +96,15 @@ pub enum Output {
 
 impl NodeArgs {
     fn client(&self) -> Result<Client, ClientError> {
+        self.client_waiting(Duration::ZERO)
+    }
+
+    /// A client for a call that itself takes up to `wait`.
+    fn client_waiting(&self, wait: Duration) -> Result<Client, ClientError> {
         Client::builder()
             .endpoints(self.nodes.iter().cloned())
             .token(self.token.clone())
-            .deadline(calls::DEADLINE)
+            .deadline(calls::DEADLINE.saturating_add(wait))
             .connect_lazy()
     }
 }
@@ -134,6 +145,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Add(args) => block_on(calls::add(args)),
         Command::Count(args) => block_on(calls::count(args)),
         Command::Watch(args) => block_on(calls::watch(args)),
+        Command::Wait(args) => block_on(regions::wait(args)),
+        Command::Retire(args) => block_on(regions::retire(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
     }

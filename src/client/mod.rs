@@ -24,6 +24,7 @@ mod builder;
 mod calls;
 mod error;
 mod memory;
+mod regions;
 mod retry;
 mod stream;
 mod watch;
