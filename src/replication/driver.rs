@@ -300,7 +300,8 @@ impl Driver {
                 self.lose(format!("the connection was lost: {}", status.message()));
             }
             Happened::Frame(Some(Ok(frame))) => {
-                if let Some(frame) = &frame {
+                // Before the peer is known its blocks are not looked into.
+                if let (Some(frame), Some(_)) = (&frame, &self.place) {
                     let engine = self.exchange.engine.as_ref();
                     self.traffic.note_received(frame, engine);
                 }
