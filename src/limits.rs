@@ -26,6 +26,8 @@ pub const PAGE_LIKERS_DEFAULT: usize = 1_000;
 pub const EXPLANATIONS_MAX: usize = 4;
 /// How often an explanation begins anew because the post changed meanwhile; then it goes without a fingerprint.
 pub const EXPLANATION_READINGS_MAX: usize = 3;
+/// Regions named in one wait.
+pub const WAIT_REGIONS_MAX: usize = 64;
 /// Bytes of one request of a client.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
@@ -78,6 +80,12 @@ pub const TOKEN_CHARS_MAX: usize = 4_096;
 /// Nodes over which an acknowledgement is passed on; beyond that nobody hears of it. Far above the length of any
 /// chain of datacenters; it ends what goes round in circles.
 pub const HEARD_HOPS_MAX: u32 = 8;
+/// Passed on acknowledgements in one frame: one a region, and a few for clones.
+pub const HEARD_MAX: usize = 512;
+/// Regions of which acknowledgements are remembered that came by hearsay; those of further ones are not.
+pub const REGIONS_HEARD_MAX: usize = 256;
+/// Marks by which a node knows up to when it has a region's events; beyond that every other one goes.
+pub const COMPLETE_MARKS_MAX: usize = 16;
 
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
@@ -152,4 +160,5 @@ const _: () = assert!(CLIENT_REPLICAS_MAX * 8 <= REPLICAS_MAX);
 const _: () =
     assert!(GOSSIP_NODES_MAX * GOSSIP_DIGEST_BYTES + 2 * (16 << 10) < GOSSIP_DATAGRAM_BYTES_MAX);
 const _: () = assert!(GOSSIP_NODES_OF_REGION_MAX < GOSSIP_NODES_MAX - GOSSIP_NODES_RESERVED);
+const _: () = assert!(REGIONS_HEARD_MAX < HEARD_MAX);
 const _: () = assert!(BATCH_ITEMS_MAX <= BLOCK_EVENTS_MAX);

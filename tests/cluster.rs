@@ -11,5 +11,6 @@ mod cluster {
     mod damage;
     mod links;
     mod rebuild;
+    mod regions;
     mod restarts;
 }

@@ -51,10 +51,6 @@ impl AdminService for Admin {
 }
 
 impl Api {
-    async fn retire_region(&self, _: RetireRegionRequest) -> Result<RetireRegionResponse, Status> {
-        Err(Status::unimplemented("RetireRegion"))
-    }
-
     async fn repair(&self, _: RepairRequest) -> Result<RepairResponse, Status> {
         Err(Status::unimplemented("Repair"))
     }

@@ -1,13 +1,16 @@
 //! What the engine says → clients' messages. Like ids are made here, of durable dots only.
 
+use std::collections::BTreeMap;
+
 use prost_types::Timestamp;
 
 use crate::api::Api;
 use crate::codec::text::encode_like_id;
 use crate::crdt::dot::{Dot, Replicas};
-use crate::engine::Serving;
 use crate::engine::read::{CounterView, PostView, RegionFigures};
-use crate::ids::{ClusterId, PostId, UserId};
+use crate::engine::{Serving, Settlement};
+use crate::ids::{ClusterId, PostId, Region, UserId};
+use crate::wire::requests::ReadPlan;
 use crate::wire::v1::{CounterValue, PostLikes, RegionEntry};
 
 /// Whose like an id names.
@@ -59,6 +62,7 @@ pub(super) fn post_likes(
     (post, viewer): (&PostId, Option<&UserId>),
     view: PostView,
     durable: &[Dot],
+    complete: &Complete,
 ) -> PostLikes {
     let name = |user| namer.together((post, user), durable);
     PostLikes {
@@ -67,27 +71,54 @@ pub(super) fn post_likes(
         viewer_likes: !view.viewer_dots.is_empty(),
         viewer_like_id: viewer.map(name).unwrap_or_default(),
         updated_at: timestamp(view.updated_at_ms),
-        regions: regions(view.regions),
+        regions: complete.entries(view.regions),
     }
 }
 
-pub(super) fn counter_value(view: CounterView) -> CounterValue {
+pub(super) fn counter_value(view: CounterView, complete: &Complete) -> CounterValue {
     CounterValue {
         counter: view.counter.to_string(),
         value: view.value.value,
         clamped: view.value.clamped,
-        regions: regions(view.regions),
+        regions: complete.entries(view.regions),
     }
 }
 
-fn regions(figures: Vec<RegionFigures>) -> Vec<RegionEntry> {
-    let entry = |figures: RegionFigures| RegionEntry {
-        complete_until: None,
-        region: figures.region.to_string(),
-        increments: figures.increments,
-        decrements: figures.decrements,
-    };
-    figures.into_iter().map(entry).collect()
+/// Up to when each region's events were here before a read: what was read shows at least those. Empty where
+/// nobody asked for regions.
+#[derive(Debug, Default)]
+pub(super) struct Complete(BTreeMap<Region, u64>);
+
+impl Complete {
+    /// The entries of all regions in the order of their names, also of those that have none yet: 0 of a region
+    /// that is complete until now means more than 0 of one that was never heard.
+    fn entries(&self, figures: Vec<RegionFigures>) -> Vec<RegionEntry> {
+        let entry = |region: &Region| RegionEntry {
+            region: region.to_string(),
+            complete_until: self.0.get(region).copied().and_then(timestamp),
+            ..RegionEntry::default()
+        };
+        let all = self.0.keys().map(|region| (region.clone(), entry(region)));
+        let mut all: BTreeMap<Region, RegionEntry> = all.collect();
+        for figures in figures {
+            let region = figures.region;
+            let entry = all.entry(region).or_insert_with_key(entry);
+            entry.increments = figures.increments;
+            entry.decrements = figures.decrements;
+        }
+        all.into_values().collect()
+    }
+}
+
+impl Api {
+    /// Read before what it is said of. While the node is not settled no entries are shown.
+    pub(super) fn complete(&self, plan: &ReadPlan) -> Complete {
+        let is_shown = plan.include_regions && self.engine.settlement() == Settlement::Settled;
+        match is_shown {
+            true => Complete(self.regions.complete()),
+            false => Complete::default(),
+        }
+    }
 }
 
 /// The last second that a timestamp may name: the end of the year 9999.

@@ -65,11 +65,15 @@ impl Api {
         self.prepare_read(&query.plan).await?;
         let _work = self.enter()?;
         let detail = detail(&query.plan);
+        let complete = self.complete(&query.plan);
         let views = self
             .engine
             .view_counters(&query.post, &query.counters, detail);
         Ok(GetCountersResponse {
-            counters: views.into_iter().map(counter_value).collect(),
+            counters: views
+                .into_iter()
+                .map(|view| counter_value(view, &complete))
+                .collect(),
             updated_at: timestamp(self.engine.updated_at_ms(&query.post)),
             token: self.token_now(&query.plan.seen),
         })

@@ -22,6 +22,7 @@ use crate::engine::replicas::TooManyUnseen;
 use crate::engine::watch::TooManyWatchers;
 use crate::engine::write::WriteError;
 use crate::limits::{CLIENT_REPLICAS_MAX, COUNTER_BOUND, TOKEN_ENTRIES_MAX};
+use crate::replication::regions::CannotRetire;
 use crate::wire::field::FieldError;
 use crate::wire::v1::{BatchError, Reason};
 
@@ -49,6 +50,8 @@ pub enum ApiError {
     OrphanRemovalsFull { max: usize },
     #[error("the node is busy: {what} are limited to {max}")]
     Overloaded { what: &'static str, max: usize },
+    #[error("region {0}")]
+    CannotRetire(CannotRetire),
     #[error("there is no room on the node's disk for another write")]
     DiskFull,
     #[error("a sync of the log failed; the node takes no writes until it is restarted")]
@@ -92,7 +95,7 @@ fn row(reason: Reason) -> Row {
         Reason::Rebuilding => (Code::Unavailable, Some(LATER)),
         Reason::LogPoisoned | Reason::Stopping => (Code::Unavailable, None),
         Reason::NotAllowed => (Code::PermissionDenied, None),
-        Reason::RegionUnavailable => (Code::FailedPrecondition, None),
+        Reason::RegionUnavailable | Reason::RegionConnected => (Code::FailedPrecondition, None),
         Reason::OutcomeUnknown | Reason::Unspecified => (Code::Unknown, None),
     };
     Row { code, retry_after }
@@ -109,6 +112,8 @@ impl ApiError {
             Self::RequestIdReused => Reason::RequestIdReused,
             Self::OrphanRemovalsFull { .. } => Reason::OrphanRemovalsFull,
             Self::Overloaded { .. } => Reason::Overloaded,
+            Self::CannotRetire(CannotRetire::Connected) => Reason::RegionConnected,
+            Self::CannotRetire(_) => Reason::RegionUnavailable,
             Self::DiskFull => Reason::DiskFull,
             Self::LogPoisoned => Reason::LogPoisoned,
             Self::Rebuilding => Reason::Rebuilding,
@@ -126,6 +131,7 @@ impl ApiError {
                 Some((field, self.to_string()))
             }
             Self::CounterBound => Some(("delta", self.to_string())),
+            Self::CannotRetire(why) => Some(("region", why.to_string())),
             Self::RequestIdReused => Some(("request_id", self.to_string())),
             _ => None,
         }
@@ -233,6 +239,16 @@ mod tests {
             (orphans, Code::ResourceExhausted, true),
             (busy, Code::ResourceExhausted, true),
             (ApiError::DiskFull, Code::ResourceExhausted, true),
+            (
+                ApiError::CannotRetire(CannotRetire::NeverMet),
+                Code::FailedPrecondition,
+                false,
+            ),
+            (
+                ApiError::CannotRetire(CannotRetire::Connected),
+                Code::FailedPrecondition,
+                false,
+            ),
             (ApiError::LogPoisoned, Code::Unavailable, false),
             (ApiError::Rebuilding, Code::Unavailable, true),
             (ApiError::Stopping, Code::Unavailable, false),

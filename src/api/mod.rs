@@ -15,6 +15,7 @@ mod likers;
 mod likes;
 mod malformed;
 mod reads;
+mod retire;
 pub mod server;
 mod status;
 mod tokens;
@@ -36,6 +37,7 @@ use crate::engine::write::Written;
 use crate::engine::{Engine, Serving};
 use crate::limits::EXPLANATIONS_MAX;
 use crate::replication::links::LinkBoard;
+use crate::replication::regions::RegionBoard;
 
 /// Bounds of the calls that are under way.
 #[derive(Debug, Clone)]
@@ -64,6 +66,7 @@ pub trait Gauges: Send + Sync + 'static {
 pub struct Api {
     engine: Arc<Engine>,
     links: Arc<LinkBoard>,
+    regions: Arc<RegionBoard>,
     gauges: Arc<dyn Gauges>,
     counts: Arc<Counts>,
     limits: ApiLimits,
@@ -80,7 +83,7 @@ pub struct Api {
 impl Api {
     pub fn new(
         engine: Arc<Engine>,
-        links: Arc<LinkBoard>,
+        (links, regions): (Arc<LinkBoard>, Arc<RegionBoard>),
         (gauges, counts): (Arc<dyn Gauges>, Arc<Counts>),
         limits: ApiLimits,
         shutdown: CancellationToken,
@@ -94,6 +97,7 @@ impl Api {
             writes: TaskTracker::new(),
             engine,
             links,
+            regions,
             gauges,
             counts,
             limits,

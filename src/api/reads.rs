@@ -51,6 +51,7 @@ impl Api {
         let _work = self.enter()?;
         let viewer = query.viewer.as_ref();
         let detail = detail(&query.plan);
+        let complete = self.complete(&query.plan);
         let views: Vec<PostView> = query
             .posts
             .iter()
@@ -61,7 +62,9 @@ impl Api {
         let namer = Namer::new(self.engine.cluster(), &replicas);
         let likes = query.posts.iter().zip(views).zip(&durable);
         let likes = likes
-            .map(|((post, view), durable)| post_likes(&namer, (post, viewer), view, durable))
+            .map(|((post, view), durable)| {
+                post_likes(&namer, (post, viewer), view, durable, &complete)
+            })
             .collect();
         Ok((likes, self.token_now(&query.plan.seen)))
     }

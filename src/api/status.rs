@@ -12,11 +12,12 @@ use crate::engine::commit::Refused;
 use crate::engine::{Serving, Settlement};
 use crate::ids::{Epoch, Region};
 use crate::replication::links::LinkView;
+use crate::replication::regions::{RegionState, RegionView};
 use crate::replication::session::{Agreement, Standing};
 use crate::wire::v1::cluster_service_server::ClusterService;
 use crate::wire::v1::{
     self, ExplainPostRequest, ExplainPostResponse, GetStatusRequest, GetStatusResponse, LinkStatus,
-    NodeState, ReplicaStatus, WaitForRequest, WaitForResponse,
+    NodeState, RegionStatus, ReplicaStatus, WaitForRequest, WaitForResponse,
 };
 
 /// The service of the cluster's state.
@@ -91,10 +92,31 @@ impl Api {
                 env!("LIKEWISE_COMMIT")
             ),
             started_at: timestamp(self.started_at_ms),
-            regions: Vec::new(),
+            regions: self.region_statuses(),
             diverged: Vec::new(),
             counts: self.counts(),
         }
+    }
+
+    fn region_statuses(&self) -> Vec<RegionStatus> {
+        let links = self.links.all();
+        let status = |view: RegionView| {
+            let name = view.region.to_string();
+            let mut at = links.iter().filter(|link| link.region == view.region);
+            RegionStatus {
+                known: view.state != RegionState::Retired,
+                retired: view.state == RegionState::Retired,
+                alive: view.state == RegionState::Own || at.clone().any(|link| link.connected),
+                address: at
+                    .next()
+                    .map(|link| link.address.clone())
+                    .unwrap_or_default(),
+                events_behind: view.events_behind,
+                complete_until: view.complete_until_ms.and_then(timestamp),
+                region: name,
+            }
+        };
+        self.regions.all().into_iter().map(status).collect()
     }
 
     fn counts(&self) -> Vec<v1::Count> {
@@ -188,6 +210,7 @@ fn link_status(link: LinkView) -> LinkStatus {
         agreement,
         fingerprint,
         problem,
+        traffic,
     } = link.standing;
     let lag = Duration::from_millis(lag_ms);
     let agreement = match agreement {
@@ -214,6 +237,10 @@ fn link_status(link: LinkView) -> LinkStatus {
         fingerprint: fingerprint
             .map(|fingerprint| fingerprint.to_string())
             .unwrap_or_default(),
+        sent_bytes: traffic.sent_bytes,
+        received_bytes: traffic.received_bytes,
+        sent_events: traffic.sent_events,
+        received_events: traffic.received_events,
         ..LinkStatus::default()
     }
 }

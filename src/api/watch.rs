@@ -11,7 +11,7 @@ use futures_util::stream::{self, Stream};
 use tonic::Status;
 
 use crate::api::Api;
-use crate::api::answers::{Namer, post_likes};
+use crate::api::answers::{Complete, Namer, post_likes};
 use crate::api::error::ApiError;
 use crate::engine::read::Detail;
 use crate::engine::watch::Watch;
@@ -61,7 +61,7 @@ impl Api {
         let namer = Namer::new(self.engine.cluster(), &replicas);
         let likes = posts.iter().map(|post| {
             let view = self.engine.view_post(post, None, Detail::Figures);
-            post_likes(&namer, (post, None), view, &[])
+            post_likes(&namer, (post, None), view, &[], &Complete::default())
         });
         let likes = likes.collect();
         // A sync that failed: what was read is durable nowhere, and never will be here.

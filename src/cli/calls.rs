@@ -179,7 +179,7 @@ fn likes(count: Option<u64>) -> String {
     })
 }
 
-fn answer(
+pub(super) fn answer(
     nodes: &NodeArgs,
     headline: String,
     details: &[(&str, String)],

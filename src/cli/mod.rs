@@ -5,6 +5,7 @@ mod calls;
 mod config;
 mod explain;
 mod likers;
+mod regions;
 mod serve;
 mod status;
 mod verdict;
@@ -15,6 +16,7 @@ use std::future::Future;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Context;
 use clap::{Args, Parser, Subcommand, ValueEnum};
@@ -59,6 +61,10 @@ enum Command {
     Explain(explain::ExplainArgs),
     /// Write, check or show the configuration of a node
     Config(config::ConfigArgs),
+    /// Wait until regions have made durable what a token names; exit code 0 all have, 2 some are missing
+    Wait(regions::WaitArgs),
+    /// Retire a region that is gone: the log is no longer kept for it
+    Retire(regions::RetireArgs),
     /// Show nodes and links; exit code 0 converged, 2 degraded, 3 diverged, 1 unreachable
     Status(status::StatusArgs),
     /// Three regions on this machine, with links to cut and nodes to kill
@@ -120,11 +126,16 @@ pub enum Output {
 
 impl NodeArgs {
     fn client(&self) -> anyhow::Result<Client> {
+        self.client_waiting(Duration::ZERO)
+    }
+
+    /// A client for a call that itself takes up to `wait`.
+    fn client_waiting(&self, wait: Duration) -> anyhow::Result<Client> {
         let client = self
             .trusting()?
             .endpoints(self.nodes.iter().cloned())
             .token(self.token.clone())
-            .deadline(calls::DEADLINE)
+            .deadline(calls::DEADLINE.saturating_add(wait))
             .connect_lazy()?;
         Ok(client)
     }
@@ -186,6 +197,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Likers(args) => block_on(likers::run(args)),
         Command::Explain(args) => block_on(explain::run(args)),
         Command::Config(args) => config::run(args),
+        Command::Wait(args) => block_on(regions::wait(args)),
+        Command::Retire(args) => block_on(regions::retire(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
     }

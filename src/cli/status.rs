@@ -13,7 +13,7 @@ use crate::client::ClientBuilder;
 use crate::display::figures::{bytes, instant, since, span};
 use crate::display::output;
 use crate::display::table::{Align, Table};
-use crate::wire::v1::{Agreement, GetStatusResponse, LinkStatus};
+use crate::wire::v1::{Agreement, GetStatusResponse, LinkStatus, RegionStatus};
 
 #[derive(Debug, Args)]
 pub struct StatusArgs {
@@ -86,6 +86,13 @@ fn page(verdict: Verdict, remarks: &[String], said: &[Said]) -> Vec<String> {
         ("LAG", Align::Right),
         ("AGREEMENT", Align::Left),
     ]);
+    let mut regions = Table::new([
+        ("AT", Align::Left),
+        ("REGION", Align::Left),
+        ("STANDING", Align::Left),
+        ("BEHIND", Align::Right),
+        ("COMPLETE UNTIL", Align::Right),
+    ]);
     for status in said.iter().filter_map(|(_, answer)| answer.as_ref().ok()) {
         nodes.row([
             status.region.clone(),
@@ -101,10 +108,16 @@ fn page(verdict: Verdict, remarks: &[String], said: &[Said]) -> Vec<String> {
         for link in &status.links {
             links.row(link_row(status, link));
         }
+        for region in &status.regions {
+            regions.row(region_row(status, region));
+        }
     }
     let mut lines = vec![verdict.word().to_owned()];
     lines.extend(remarks.iter().map(|remark| format!("  {remark}")));
-    for table in [nodes, links].iter().filter(|table| !table.is_empty()) {
+    for table in [nodes, links, regions]
+        .iter()
+        .filter(|table| !table.is_empty())
+    {
         lines.push(String::new());
         lines.extend(table.lines());
     }
@@ -127,6 +140,31 @@ fn link_row(status: &GetStatusResponse, link: &LinkStatus) -> [String; 7] {
     ]
 }
 
+fn region_row(status: &GetStatusResponse, region: &RegionStatus) -> [String; 5] {
+    let behind = match region.region == status.region {
+        true => "-".to_owned(),
+        false => region.events_behind.to_string(),
+    };
+    [
+        status.region.clone(),
+        region.region.clone(),
+        standing(status, region).to_owned(),
+        behind,
+        match since(region.complete_until) {
+            unknown if unknown == "-" => unknown,
+            ago => format!("{ago} ago"),
+        },
+    ]
+}
+
+fn standing(status: &GetStatusResponse, region: &RegionStatus) -> &'static str {
+    match (region.region == status.region, region.retired) {
+        (true, _) => "own",
+        (false, true) => "retired",
+        (false, false) => "known",
+    }
+}
+
 fn json(verdict: Verdict, remarks: &[String], said: &[Said]) -> Value {
     let nodes: Vec<Value> = said
         .iter()
@@ -146,10 +184,12 @@ fn status_json(node: &str, status: &GetStatusResponse) -> Value {
         .map(|head| json!({ "region": head.region, "epoch": head.epoch, "seq": head.seq }))
         .collect();
     let links: Vec<Value> = status.links.iter().map(link_json).collect();
+    let regions: Vec<Value> = status.regions.iter().map(region_json).collect();
     json!({
         "node": node, "cluster": status.cluster, "region": status.region, "epoch": status.epoch,
         "state": state(status), "settled": status.settled, "fingerprint": status.fingerprint,
-        "heads": heads, "replicas": status.replicas, "links": links, "token": status.token,
+        "heads": heads, "replicas": status.replicas, "links": links, "regions": regions,
+        "token": status.token,
         "posts": status.posts, "likers": status.likers,
         "orphan_removals": status.orphan_removals, "log_bytes": status.log_bytes,
         "checkpointed_at": instant(status.checkpointed_at), "warnings": status.warnings,
@@ -165,6 +205,16 @@ fn link_json(link: &LinkStatus) -> Value {
         "lag_ms": lag.map(|lag| u64::try_from(lag.as_millis()).unwrap_or(u64::MAX)),
         "agreement": agreement(link).to_ascii_lowercase(), "problem": link.problem,
         "fingerprint": link.fingerprint,
+        "sent_bytes": link.sent_bytes, "received_bytes": link.received_bytes,
+        "sent_events": link.sent_events, "received_events": link.received_events,
+    })
+}
+
+fn region_json(region: &RegionStatus) -> Value {
+    json!({
+        "region": region.region, "known": region.known, "retired": region.retired,
+        "alive": region.alive, "address": region.address, "events_behind": region.events_behind,
+        "complete_until": instant(region.complete_until),
     })
 }
 

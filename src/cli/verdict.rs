@@ -78,8 +78,16 @@ fn alone(status: &GetStatusResponse) -> Vec<(Verdict, String)> {
     }
     let warnings = status.warnings.iter();
     findings.extend(warnings.map(|warning| (Verdict::Degraded, format!("{region}: {warning}"))));
-    findings.extend(status.links.iter().filter_map(|link| linked(region, link)));
+    let links = status.links.iter().filter(|link| counts(status, link));
+    findings.extend(links.filter_map(|link| linked(region, link)));
     findings
+}
+
+/// A retired region that is down is as it should be.
+fn counts(status: &GetStatusResponse, link: &LinkStatus) -> bool {
+    let mut regions = status.regions.iter();
+    let is_retired = regions.any(|region| region.retired && region.region == link.region);
+    link.connected || !is_retired
 }
 
 fn linked(region: &str, link: &LinkStatus) -> Option<(Verdict, String)> {
@@ -156,7 +164,7 @@ pub fn state(status: &GetStatusResponse) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wire::v1::ReplicaStatus;
+    use crate::wire::v1::{RegionStatus, ReplicaStatus};
 
     fn node(region: &str, seq: u64, fingerprint: &str) -> GetStatusResponse {
         GetStatusResponse {
@@ -223,6 +231,21 @@ mod tests {
         let mut rebuilding = node("us", 1, "f");
         rebuilding.state = NodeState::Rebuilding.into();
         check(vec![rebuilding], Verdict::Degraded);
+    }
+
+    #[test]
+    fn a_retired_region_that_is_down_is_as_it_should_be() {
+        let mut status = node("us", 1, "f");
+        status.links.push(link(false, Agreement::Unknown));
+        check(vec![status.clone()], Verdict::Degraded);
+        status.regions.push(RegionStatus {
+            region: "eu".to_owned(),
+            retired: true,
+            ..RegionStatus::default()
+        });
+        check(vec![status.clone()], Verdict::Converged);
+        status.links = vec![link(true, Agreement::Behind)];
+        check(vec![status], Verdict::Degraded);
     }
 
     #[test]

@@ -25,6 +25,7 @@ mod calls;
 mod error;
 mod likers;
 mod memory;
+mod regions;
 mod retry;
 mod stream;
 mod trust;

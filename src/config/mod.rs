@@ -85,6 +85,7 @@ impl Default for Config {
             log: Log {
                 segment_bytes: 64 * MIB,
                 retain_bytes: GIB,
+                retain_ms: 86_400_000,
                 recent_bytes: 32 * MIB,
                 on_sync_failure: OnSyncFailure::Refuse,
             },

@@ -191,6 +191,7 @@ impl Config {
                 )
             },
         );
+        found.within("log.retain_ms", log.retain_ms, 1_000, 1_000 * DAY_MS);
         let commit = limits::COMMIT_BYTES_MAX as u64;
         found.within("log.recent_bytes", log.recent_bytes, commit, TIB);
         found.within(
@@ -443,6 +444,7 @@ mod tests {
         check(|c| c.log.segment_bytes = 4096, "log.segment_bytes");
         check(|c| c.log.segment_bytes += 1, "log.segment_bytes");
         check(|c| c.log.recent_bytes = 1, "log.recent_bytes");
+        check(|c| c.log.retain_ms = 999, "log.retain_ms");
         check(|c| c.checkpoint.log_bytes = 2 << 30, "checkpoint.log_bytes");
         check(|c| c.checkpoint.log_bytes = 1 << 20, "checkpoint.log_bytes");
         check(|c| c.checkpoint.interval_ms = 0, "checkpoint.interval_ms");

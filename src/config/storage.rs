@@ -13,6 +13,10 @@ pub struct Log {
     /// Bytes of log kept for peers that are behind. Larger lets a peer stay away longer and still be
     /// given the log; smaller makes it ask for a snapshot sooner. At least `checkpoint.log_bytes`.
     pub retain_bytes: u64,
+    /// How long log is kept for known regions that have not acknowledged it. Longer lets a region stay away
+    /// longer and still be given the log; shorter frees the disk sooner. What no peer has made durable stays
+    /// in any case. Looked at with each checkpoint.
+    pub retain_ms: u64,
     /// Bytes of the newest log kept in memory, from which peers that are up to date are served. Larger
     /// spares disk reads when a link stutters; smaller saves memory. At least one commit (4 MiB).
     pub recent_bytes: u64,

@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::codec::vector::{put_entries, put_frontier};
-use crate::crdt::dot::Replicas;
+use crate::crdt::dot::{ReplicaIndex, Replicas};
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::OutcomeUnknown;
 use crate::engine::post::Post;
@@ -49,8 +49,17 @@ pub enum CheckpointError {
 
 /// What must be asked before the log is cut.
 pub trait Retention: Send + Sync {
-    /// Whether everything that this vector covers may go from the log, of which `log_bytes` are kept.
-    fn may_cut(&self, covered: &VersionVector, log_bytes: u64) -> bool;
+    /// Whether everything that this vector covers may go from the log.
+    fn may_cut(&self, covered: &VersionVector, kept: Kept) -> bool;
+}
+
+/// How much of the log is kept, as the oldest segment is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Kept {
+    /// From that segment on.
+    pub bytes: u64,
+    /// Of the newest record in that segment, at least: what is in the next one is younger.
+    pub age_ms: u64,
 }
 
 /// Positions from which the log must be kept, because somebody is reading on from there.
@@ -106,6 +115,8 @@ pub struct Checkpointer {
     retention: Arc<dyn Retention>,
     /// Rows that an unfinished checkpoint took from memory and may not have stored.
     unsure: bool,
+    /// Where the newest checkpoint's replay begins.
+    replay_from: Option<Position>,
 }
 
 /// Rows on their way to the store.
@@ -132,6 +143,7 @@ impl Checkpointer {
             holds,
             retention,
             unsure: false,
+            replay_from: None,
         }
     }
 
@@ -164,7 +176,8 @@ impl Checkpointer {
         self.engine
             .checkpointed_at_ms
             .store(finished, Ordering::Release);
-        group.report.segments_removed = self.cut(replay_from).await?;
+        self.replay_from = Some(replay_from);
+        group.report.segments_removed = self.cut().await?;
         Ok(group.report)
     }
 
@@ -259,6 +272,9 @@ impl Checkpointer {
             user: orphan.user.to_string(),
             by_client: instant.client_orphans.contains(&dot),
         });
+        let row = |replica: &ReplicaIndex| ReplicaRow::of(replicas.id(*replica));
+        let mut retired: Vec<_> = instant.regions.retired().iter().collect();
+        retired.sort_unstable();
         let requests = instant.requests.iter();
         rows::encode_meta(&MetaRow {
             frontier,
@@ -270,11 +286,17 @@ impl Checkpointer {
             replay_from: instant.published.position.0,
             shows: shows.0,
             finished_at_ms: self.engine.now_ms(),
+            retired: retired.into_iter().map(row).collect(),
+            met: instant.regions.met().values().map(row).collect(),
         })
     }
 
-    /// Removes segments that replay, readers and peers no longer need.
-    async fn cut(&mut self, replay_from: Position) -> Result<usize, CheckpointError> {
+    /// Removes segments that replay, readers and peers no longer need, as far as a checkpoint of this process
+    /// allows. Returns how many.
+    pub async fn cut(&mut self) -> Result<usize, CheckpointError> {
+        let Some(replay_from) = self.replay_from else {
+            return Ok(0);
+        };
         let bound = self
             .holds
             .first()
@@ -284,11 +306,17 @@ impl Checkpointer {
         let mut cut = None;
         for pair in segments.windows(2) {
             let (first, next) = (&pair[0], &pair[1]);
-            let Some(covered) = self.engine.read_context(&next.context) else {
+            let (Some(covered), Some(ended_ms)) = (
+                self.engine.read_context(&next.context),
+                self.engine.read_context_time(&next.context),
+            ) else {
                 break;
             };
-            let kept_bytes = end.0 - first.base.0;
-            if next.base > bound || !self.retention.may_cut(&covered, kept_bytes) {
+            let kept = Kept {
+                bytes: end.0 - first.base.0,
+                age_ms: self.engine.now_ms().saturating_sub(ended_ms),
+            };
+            if next.base > bound || !self.retention.may_cut(&covered, kept) {
                 break;
             }
             cut = Some(next.base);

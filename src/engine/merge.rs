@@ -108,6 +108,7 @@ pub async fn merge_stage(
     checkpointer.checkpoint_of_merge().await?;
     engine.publish_raise(beginning, &ending).await?;
     engine.release();
+    engine.renew_if_retired();
     Ok(())
 }
 
@@ -383,6 +384,9 @@ impl Engine {
         let mut section = Section::default();
         let mut orphans = self.orphans.lock();
         let mut frontier = self.frontier.write();
+        self.regions
+            .lock()
+            .retire(beginning.retired.iter().copied());
         frontier.raise(&beginning.vector, &beginning.lineage);
         for (dot, orphan) in orphans.resolve_covered(&frontier) {
             section
@@ -405,6 +409,7 @@ impl Engine {
             raise: Some(Raise {
                 vector: joined(&beginning.vector, &ending.vector),
                 lineage,
+                retired: beginning.retired,
             }),
             ..Section::default()
         };

@@ -7,13 +7,14 @@
 //!
 //! Order of locks: `remote` → shards in ascending order → posts' figures in the order of
 //! their numbers → `orphans` → `held` →
-//! `frontier` → the queue's → the requests'. None is held across an await.
+//! `frontier` → the queue's → the requests' → `regions`. None is held across an await.
 
 pub mod apply;
 pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+pub mod completeness;
 pub mod explain;
 mod group;
 pub mod likers;
@@ -25,6 +26,7 @@ pub mod published;
 pub mod read;
 pub mod record;
 pub mod recovery;
+pub mod regions;
 pub mod remote;
 pub mod replicas;
 pub mod requests;
@@ -53,9 +55,11 @@ use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::{CommitQueue, CommitWait};
+use crate::engine::completeness::Completeness;
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Directory, Post};
 use crate::engine::published::{Board, Published};
+use crate::engine::regions::Regions;
 use crate::engine::replicas::ReplicaTable;
 use crate::engine::requests::{Remembered, Requests, Window};
 use crate::engine::shard::Shard;
@@ -120,6 +124,10 @@ pub struct Engine {
     held: RwLock<Option<VersionVector>>,
     /// By replica, from where the log is whole: a snapshot raises the frontier past events that were never logged.
     floor: RwLock<VersionVector>,
+    /// Innermost: nothing is locked under it.
+    regions: Mutex<Regions>,
+    /// Innermost too.
+    completeness: Mutex<Completeness>,
     queue: CommitQueue,
     board: Board,
     requests: Requests,
@@ -132,6 +140,9 @@ pub struct Engine {
     checkpointed_at_ms: AtomicU64,
 }
 
+/// The first field of a log segment's context.
+const CONTEXT_TIME: &str = "time of a segment";
+
 /// Everything of one instant that says which absent dots are dead and which are still to come.
 pub struct Instant {
     pub frontier: Frontier,
@@ -139,6 +150,7 @@ pub struct Instant {
     /// Those of them that this node's clients asked for.
     pub client_orphans: HashSet<Dot>,
     pub requests: Vec<(RequestId, Remembered)>,
+    pub regions: Regions,
     /// Published when it was taken: replay from its position repeats nothing that matters and misses nothing.
     pub published: Arc<Published>,
 }
@@ -168,6 +180,8 @@ impl Engine {
             frontier: RwLock::default(),
             held: RwLock::default(),
             floor: RwLock::default(),
+            regions: Mutex::default(),
+            completeness: Mutex::default(),
             queue: CommitQueue::new(own),
             board: Board::new(Published::nothing(replicas.all(), own)),
             requests: Requests::new(window),
@@ -273,6 +287,8 @@ impl Engine {
         let (ended, last) = self.queue.own();
         if last > 0 {
             self.frontier.write().advance(ended, last);
+            let now_ms = self.now_ms();
+            self.completeness.lock().end((ended, last), now_ms);
         }
         self.queue.rotate(own);
         fresh
@@ -296,6 +312,8 @@ impl Engine {
             orphans,
             client_orphans,
             requests: self.requests.snapshot(),
+            // After the frontier: a peer's retirement is applied before the frontier covers it.
+            regions: self.regions(),
             published,
         }
     }
@@ -321,8 +339,14 @@ impl Engine {
     /// cannot be read.
     pub fn read_context(&self, context: &[u8]) -> Option<VersionVector> {
         let mut reader = Reader::new(context);
+        reader.varint(CONTEXT_TIME).ok()?;
         let short = entries(&mut reader, REPLICAS_MAX, &mut &self.replicas).ok()?;
         self.frontier.read().lineage().expand(&short)
+    }
+
+    /// When a log segment was begun, in milliseconds since 1970; none if that cannot be read.
+    pub fn read_context_time(&self, context: &[u8]) -> Option<u64> {
+        Reader::new(context).varint(CONTEXT_TIME).ok()
     }
 
     /// Everything goes into the next checkpoint.

@@ -100,8 +100,11 @@ impl CheckpointWorker {
                     let grown = self.log.synced().0 - last.1.0;
                     let is_due =
                         last.0.elapsed() >= self.pace.interval || grown >= self.pace.log_bytes;
-                    if is_due && grown > 0 && self.engine.settlement() == Settlement::Settled {
-                        self.checkpoint().await;
+                    let is_settled = self.engine.settlement() == Settlement::Settled;
+                    match (is_due && is_settled, grown > 0) {
+                        (true, true) => self.checkpoint().await,
+                        (true, false) => self.cut().await,
+                        (false, _) => {}
                     }
                     if is_due {
                         last = (Instant::now(), self.log.synced());
@@ -130,6 +133,15 @@ impl CheckpointWorker {
                 self.warnings
                     .set_checkpoint(Some(format!("the last checkpoint failed: {error}")));
             }
+        }
+    }
+
+    /// Nothing was written, but peers may have acknowledged what was, or it has become old.
+    async fn cut(&mut self) {
+        match self.checkpointer.cut().await {
+            Ok(0) => {}
+            Ok(segments_removed) => tracing::info!(segments_removed, "the log is cut"),
+            Err(error) => tracing::warn!(%error, "the log is not cut"),
         }
     }
 

@@ -29,13 +29,12 @@ use crate::api::{Api, ApiLimits, Gauges};
 use crate::config::{Config, MembershipKind, RepeatedLikes};
 use crate::counts::Counts;
 use crate::crdt::version_vector::VersionVector;
-use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
+use crate::engine::checkpoint::{Checkpointer, Kept, LogHolds, Retention};
 use crate::engine::commit::Refused;
 use crate::engine::committer::Committer;
 use crate::engine::recovery::{EngineSeams, Recovered, RecoveryReport};
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::{Engine, EngineOptions, Serving, Settlement};
-use crate::ids::Region;
 use crate::log::{AppendError, LogReader};
 use crate::logging;
 use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
@@ -44,6 +43,7 @@ use crate::node::storage::Storage;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
+use crate::replication::regions::RegionBoard;
 use crate::replication::{
     self, PeerAnswer, PeerAnswers, ReplicationOptions, ReplicationParts, RunningReplication,
 };
@@ -99,16 +99,16 @@ pub fn engine_options(config: &Config) -> EngineOptions {
 /// Cuts the log when it is known that nobody needs it, or at its bound. What it condenses into is one
 /// folder, so nothing goes that no peer has made durable.
 struct KeepForPeers {
-    acks: Arc<AckTable>,
-    regions: Vec<Region>,
+    regions: Arc<RegionBoard>,
     retain_bytes: u64,
+    retain_ms: u64,
 }
 
 impl Retention for KeepForPeers {
-    fn may_cut(&self, covered: &VersionVector, log_bytes: u64) -> bool {
-        let is_long = log_bytes > self.retain_bytes;
-        self.acks.covered_by_any(covered)
-            && (is_long || self.acks.covered_by_all(&self.regions, covered))
+    fn may_cut(&self, covered: &VersionVector, kept: Kept) -> bool {
+        let is_beyond_bounds = kept.bytes > self.retain_bytes || kept.age_ms > self.retain_ms;
+        self.regions.acks().covered_by_any(covered)
+            && (is_beyond_bounds || self.regions.is_covered_by_known(covered))
     }
 }
 
@@ -179,6 +179,7 @@ struct Keeping {
     holds: Arc<LogHolds>,
     acks: Arc<AckTable>,
     links: Arc<LinkBoard>,
+    regions: Arc<RegionBoard>,
     warnings: Arc<Warnings>,
     counts: Arc<Counts>,
     checkpoints: Checkpoints,
@@ -203,11 +204,18 @@ impl Keeping {
         } = recovered;
         let (holds, acks) = (Arc::new(LogHolds::default()), Arc::new(AckTable::default()));
         let warnings = Arc::new(Warnings::default());
+        let links = replication::links_to_dial(&replication_options(config).peers);
         let peers = config.peers.static_peers.iter();
+        let regions = Arc::new(RegionBoard::new(
+            engine.clone(),
+            acks.clone(),
+            links.clone(),
+            peers.map(|peer| peer.region.clone()),
+        ));
         let retention = KeepForPeers {
-            acks: acks.clone(),
-            regions: peers.map(|peer| peer.region.clone()).collect(),
+            regions: regions.clone(),
             retain_bytes: config.log.retain_bytes,
+            retain_ms: config.log.retain_ms,
         };
         let (store, parts) = (seams.store.clone(), (log.clone(), trimmer));
         let retention = Arc::new(retention);
@@ -231,7 +239,8 @@ impl Keeping {
             log,
             holds,
             acks,
-            links: replication::links_to_dial(&replication_options(config).peers),
+            links,
+            regions,
             warnings,
             counts: Arc::default(),
             checkpoints,
@@ -256,9 +265,10 @@ impl Keeping {
             warnings: self.warnings.clone(),
             retain_bytes: config.log.retain_bytes,
         });
-        let (engine, links) = (self.engine.clone(), self.links.clone());
+        let engine = self.engine.clone();
+        let known = (self.links.clone(), self.regions.clone());
         let shown = (gauges as Arc<dyn Gauges>, self.counts.clone());
-        let api = Api::new(engine, links, shown, api_limits(config), stop);
+        let api = Api::new(engine, known, shown, api_limits(config), stop);
         let limits = ConnectionLimits {
             connections_max: config.client.connections_max,
             streams_per_connection_max: config.client.streams_per_connection_max,

@@ -31,15 +31,18 @@ use crate::log::{LogReader, Position, ReadError, RecordKind};
 use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::links::{Direction, Place};
 use crate::replication::session::{
-    Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session, Settings,
-    Verdict,
+    Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session,
+    Settings, Standing, Verdict,
 };
+use crate::replication::traffic::Traffic;
 use crate::replication::{Exchange, PeerAnswer};
 use crate::wire::frames::{read_frame, write_frame};
 use crate::wire::replication as wire;
 
 /// How often a link's figures are brought up to date.
 pub(super) const STANDING_PAUSE: Duration = Duration::from_millis(100);
+/// How often it is looked for what third regions have acknowledged, to pass it on.
+const HEARD_PAUSE: Duration = Duration::from_millis(100);
 /// How long the stream is kept after the closing frame, so that it arrives.
 const CLOSE_LINGER: Duration = Duration::from_millis(500);
 
@@ -78,10 +81,12 @@ impl Knowledge for Engine {
 /// What is durable, with its fingerprint only if no snapshot was being merged before or after.
 fn durable(engine: &Engine) -> Durable {
     let before = engine.settlement();
+    let complete_until_ms = engine.complete_until_ms();
     let published = engine.board().newest();
     let is_settled = before == Settlement::Settled && engine.settlement() == Settlement::Settled;
     Durable {
         fingerprint: is_settled.then(|| published.sums.total()),
+        complete_until_ms,
         published,
     }
 }
@@ -95,6 +100,7 @@ struct Driver {
     session: Session,
     begun: Instant,
     board: watch::Receiver<Ticket>,
+    hearsay: Hearsaying,
     reading: Option<Reading>,
     /// Waits for the durability of applied blocks, in their order. The peer's window bounds them.
     committing: FuturesOrdered<Committing>,
@@ -104,9 +110,29 @@ struct Driver {
     /// Among the sessions, once the peer is known.
     place: Option<Place>,
     peer: Option<Replica>,
+    traffic: Traffic,
     /// When the link's figures were last brought up to date.
     shown: Instant,
     ended: Option<Ended>,
+}
+
+/// What third regions have acknowledged, and how much of it was handed to the session.
+struct Hearsaying {
+    changes: watch::Receiver<u64>,
+    /// The table's revision.
+    since: u64,
+    /// Not before.
+    due: Instant,
+}
+
+impl Hearsaying {
+    /// Returns when there may be news, and it is time.
+    async fn news(&mut self) {
+        sleep_until(self.due).await;
+        if self.changes.changed().await.is_err() {
+            pending::<()>().await;
+        }
+    }
 }
 
 /// Runs the session until it ends. Frames go out wrapped as the direction demands.
@@ -152,6 +178,7 @@ enum Happened {
     Read(Input),
     Committed(Result<u64, OutcomeUnknown>),
     Published,
+    Heard,
     Room,
     Frame(Option<Result<Option<wire::Frame>, Status>>),
     Time,
@@ -173,6 +200,14 @@ impl Driver {
             block_bytes: options.block_bytes,
         };
         let board = exchange.engine.board().subscribe();
+        let mut changes = exchange.acks.changes();
+        // What is there already is news too.
+        changes.mark_changed();
+        let hearsay = Hearsaying {
+            changes,
+            since: 0,
+            due: Instant::now(),
+        };
         let engine = exchange.engine.clone();
         let session = Session::new(settings, engine, durable(&exchange.engine), 0);
         Self {
@@ -181,11 +216,13 @@ impl Driver {
             session,
             begun: Instant::now(),
             board,
+            hearsay,
             reading: None,
             committing: FuturesOrdered::new(),
             outgoing: VecDeque::new(),
             place: None,
             peer: None,
+            traffic: Traffic::default(),
             shown: Instant::now(),
             ended: None,
         }
@@ -227,6 +264,7 @@ impl Driver {
                 Ok(()) => Happened::Published,
                 Err(_) => Happened::Stop,
             },
+            () = self.hearsay.news(), if self.place.is_some() => Happened::Heard,
             permit = frames.reserve(), if !self.outgoing.is_empty() => match permit {
                 Ok(_) => Happened::Room,
                 Err(_) => Happened::Lost,
@@ -257,6 +295,7 @@ impl Driver {
             Happened::Published => {
                 self.feed(Input::Published(durable(&self.exchange.engine)));
             }
+            Happened::Heard => self.hand_over_hearsay(),
             Happened::Room => {}
             Happened::Time => self.feed(Input::Tick),
             Happened::Lost => self.lose("the stream was closed".to_owned()),
@@ -264,10 +303,30 @@ impl Driver {
             Happened::Frame(Some(Err(status))) => {
                 self.lose(format!("the connection was lost: {}", status.message()));
             }
-            Happened::Frame(Some(Ok(frame))) => self.feed(match read_frame(frame) {
-                Ok(frame) => Input::Frame(frame),
-                Err(bad) => Input::BadFrame(bad),
-            }),
+            Happened::Frame(Some(Ok(frame))) => {
+                // Before the peer is known its blocks are not looked into.
+                if let (Some(frame), Some(_)) = (&frame, &self.place) {
+                    let engine = self.exchange.engine.as_ref();
+                    self.traffic.note_received(frame, engine);
+                }
+                self.feed(match read_frame(frame) {
+                    Ok(frame) => Input::Frame(frame),
+                    Err(bad) => Input::BadFrame(bad),
+                });
+            }
+        }
+    }
+
+    fn hand_over_hearsay(&mut self) {
+        self.hearsay.due = Instant::now() + HEARD_PAUSE;
+        let Some(place) = &self.place else {
+            return;
+        };
+        let acks = &self.exchange.acks;
+        let (revision, news) = acks.news(&place.peer.region, self.hearsay.since);
+        self.hearsay.since = revision;
+        if !news.is_empty() {
+            self.feed(Input::Heard(news));
         }
     }
 
@@ -302,11 +361,12 @@ impl Driver {
         match effect {
             Effect::Send(frame) => self.outgoing.push_back(frame),
             Effect::Greeted { replica, frontier } => return self.enter(replica, frontier),
-            Effect::Acknowledged(vector) => {
+            Effect::Acknowledged(said) => {
                 if let Some(place) = &self.place {
-                    self.exchange.acks.set(place.owner, &place.peer, vector);
+                    self.exchange.acks.set(place.owner, &place.peer, said);
                 }
             }
+            Effect::Heard(hearsay) => self.hear(hearsay),
             Effect::SurveyLog => return Some(self.survey()),
             Effect::ReadLog {
                 generation,
@@ -339,6 +399,20 @@ impl Driver {
             }
         }
         None
+    }
+
+    fn hear(&self, hearsay: Hearsay) {
+        let Some(place) = &self.place else {
+            return;
+        };
+        let engine = &self.exchange.engine;
+        let replica = engine.replicas().all().get(&hearsay.replica);
+        if hearsay.replica.region != self.session.own().region
+            && let Some(replica) = replica
+        {
+            engine.hear_met(replica);
+        }
+        self.exchange.acks.hear(&place.peer.region, hearsay);
     }
 
     /// Counts what an operator should know of.
@@ -380,6 +454,12 @@ impl Driver {
             return Some(Input::Stop(CloseReason::Duplicate, message));
         };
         exchange.acks.begin(place.owner, &peer, frontier.clone());
+        let replica = exchange.engine.replicas().all().get(&peer);
+        if peer.region != own.region
+            && let Some(replica) = replica
+        {
+            exchange.engine.meet(replica);
+        }
         let answer = PeerAnswer {
             replica: peer.clone(),
             frontier,
@@ -464,7 +544,10 @@ impl Driver {
             let Ok(permit) = frames.try_reserve() else {
                 return;
             };
-            permit.send(wrap(write_frame(frame)));
+            let frame = write_frame(frame);
+            self.traffic
+                .note_sent(&frame, self.exchange.engine.as_ref());
+            permit.send(wrap(frame));
             self.outgoing.pop_front();
         }
     }
@@ -478,7 +561,10 @@ impl Driver {
             return;
         }
         self.shown = now;
-        let standing = self.session.standing(self.now_ms());
+        let standing = Standing {
+            traffic: self.traffic,
+            ..self.session.standing(self.now_ms())
+        };
         self.exchange.links.update(place, standing);
     }
 

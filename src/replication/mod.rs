@@ -8,15 +8,18 @@
 pub mod ack_table;
 pub mod catch_up;
 mod company;
+pub mod complete;
 mod dialer;
 mod driver;
 pub mod frame;
 mod gossip;
 pub mod links;
 pub mod parts;
+pub mod regions;
 mod server;
 pub mod session;
 pub mod staged;
+pub mod traffic;
 pub mod trust;
 
 use std::collections::BTreeMap;

@@ -5,7 +5,9 @@ use std::collections::HashSet;
 
 use crate::crdt::fingerprint::{Fingerprint, RANGES};
 use crate::ids::{Epoch, Region, Replica};
-use crate::limits::{BLOCK_BYTES_MAX, CLOSE_MESSAGE_BYTES_MAX, HEARD_HOPS_MAX, REPLICAS_MAX};
+use crate::limits::{
+    BLOCK_BYTES_MAX, CLOSE_MESSAGE_BYTES_MAX, HEARD_HOPS_MAX, HEARD_MAX, REPLICAS_MAX,
+};
 use crate::replication::frame::{
     Acknowledge, Audit, BadFrame, CloseReason, Described, Entries, Frame, Heard, Hello, RangeAudit,
 };
@@ -173,18 +175,20 @@ fn read_acknowledge(acknowledge: wire::Acknowledge) -> Result<Frame, BadFrame> {
         true => None,
         false => Some(read_fingerprint(&acknowledge.fingerprint)?),
     };
-    at_most(
-        "passed on acknowledgements",
-        acknowledge.heard.len(),
-        REPLICAS_MAX,
-    )?;
+    let what = "passed on acknowledgements";
+    at_most(what, acknowledge.heard.len(), HEARD_MAX)?;
     let heard = acknowledge.heard.into_iter().map(read_heard);
+    let heard: Vec<Heard> = heard.collect::<Result<_, _>>()?;
+    let mut seen = HashSet::with_capacity(heard.len());
+    if !heard.iter().all(|one| seen.insert(&one.replica)) {
+        return Err(invalid(what, "name a replica twice"));
+    }
     Ok(Frame::Acknowledge(Acknowledge {
         frame: acknowledge.frame,
         frontier: read_entries(acknowledge.frontier)?,
         lineage: read_lineage(acknowledge.lineage)?,
         fingerprint,
-        heard: heard.collect::<Result<_, _>>()?,
+        heard,
         at_ms: acknowledge.at_ms,
     }))
 }

@@ -4,6 +4,7 @@
 pub mod batch;
 pub mod connections;
 pub mod field;
+pub mod regions;
 pub mod requests;
 
 pub mod frames;

@@ -13,7 +13,7 @@ use likewise::adapters::power::Power;
 use likewise::adapters::simulated_disk::SimulatedDisk;
 use likewise::adapters::system::SeededRandomness;
 use likewise::crdt::version_vector::VersionVector;
-use likewise::engine::checkpoint::{Checkpointer, LogHolds, Retention};
+use likewise::engine::checkpoint::{Checkpointer, Kept, LogHolds, Retention};
 use likewise::engine::command::{Command, Write};
 use likewise::engine::committer::Committer;
 use likewise::engine::merge::{MergeError, Parts, StagedSource, merge_stage};
@@ -48,7 +48,7 @@ pub enum Cutting {
 }
 
 impl Retention for Cutting {
-    fn may_cut(&self, _covered: &VersionVector, _log_bytes: u64) -> bool {
+    fn may_cut(&self, _covered: &VersionVector, _kept: Kept) -> bool {
         *self == Cutting::Always
     }
 }

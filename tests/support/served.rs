@@ -10,6 +10,7 @@ use likewise::api::health::Health;
 use likewise::api::server::{ConnectionLimits, ServeError, serve_clients};
 use likewise::api::{Api, ApiLimits, Gauges};
 use likewise::replication::links::LinkBoard;
+use likewise::replication::regions::RegionBoard;
 use likewise::seams::Listener;
 use likewise::wire::v1::cluster_service_client::ClusterServiceClient;
 use likewise::wire::v1::counter_service_client::CounterServiceClient;
@@ -91,9 +92,10 @@ pub async fn begin(
 ) -> (CancellationToken, JoinHandle<Result<(), ServeError>>) {
     let shutdown = CancellationToken::new();
     let links = Arc::new(LinkBoard::new([]));
+    let regions = RegionBoard::new(node.engine.clone(), Arc::default(), links.clone(), []);
     let api = Api::new(
         node.engine.clone(),
-        links,
+        (links, Arc::new(regions)),
         (Arc::new(FixedGauges), Arc::default()),
         limits,
         shutdown.clone(),

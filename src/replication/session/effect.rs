@@ -15,6 +15,7 @@ use crate::engine::replicas::ReplicaTable;
 use crate::ids::{ClusterId, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{BadFrame, CloseReason, Frame};
+use crate::replication::traffic::Traffic;
 use crate::replication::trust::AllowedRegions;
 
 /// What a session is told at its start.
@@ -57,10 +58,32 @@ pub trait Knowledge: Send + Sync {
     }
 }
 
+/// What a replica said of its durable state.
+#[derive(Debug, Clone)]
+pub struct Said {
+    pub vector: Arc<VersionVector>,
+    /// Heads plus exceptions of it; none where it was said in full alone, in a Hello.
+    pub short: Option<Arc<ShortForm>>,
+    /// The replica's clock then; 0 where it did not say. Its region's events up to then are covered by whoever
+    /// covers the vector.
+    pub at_ms: u64,
+}
+
+/// What a third replica said, passed on.
+#[derive(Debug, Clone)]
+pub struct Hearsay {
+    pub replica: Replica,
+    pub said: Said,
+    /// Nodes between the replica and who passes it on.
+    pub hops: u32,
+}
+
 /// What is durable, with its fingerprint where the node is settled.
 #[derive(Clone)]
 pub struct Durable {
     pub published: Arc<Published>,
+    /// Origin time up to which the own replica's events are in it.
+    pub complete_until_ms: u64,
     pub fingerprint: Option<Fingerprint>,
 }
 
@@ -126,6 +149,8 @@ pub enum Input {
     /// A frame came that is none.
     BadFrame(BadFrame),
     Published(Durable),
+    /// What third replicas have acknowledged, as far as it is news to the peer.
+    Heard(Vec<Hearsay>),
     /// Answers [`Effect::SurveyLog`].
     Survey(LogSurvey),
     /// Answers [`Effect::ReadLog`].
@@ -161,8 +186,10 @@ pub enum Effect {
         replica: Replica,
         frontier: Arc<VersionVector>,
     },
-    /// The peer's durable frontier, in full.
-    Acknowledged(Arc<VersionVector>),
+    /// The peer's durable frontier.
+    Acknowledged(Said),
+    /// The peer passed on what a third replica said.
+    Heard(Hearsay),
     SurveyLog,
     ReadLog {
         generation: u64,
@@ -219,6 +246,8 @@ pub struct Standing {
     pub fingerprint: Option<Fingerprint>,
     /// Why the link is down or paused; empty when it is well.
     pub problem: String,
+    /// What crossed, where the session runs or ran. The driver counts it.
+    pub traffic: Traffic,
 }
 
 impl Standing {

@@ -6,6 +6,7 @@
 
 mod effect;
 mod lag;
+mod passing;
 mod peer;
 mod receiving;
 mod sending;
@@ -16,8 +17,8 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub use effect::{
-    Agreement, Cursor, Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey,
-    Settings, Standing, Verdict,
+    Agreement, Cursor, Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece,
+    LogSurvey, Said, Settings, Standing, Verdict,
 };
 
 use crate::crdt::dot::ReplicaIndex;
@@ -25,8 +26,11 @@ use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::ids::Replica;
-use crate::replication::frame::{Acknowledge, CloseReason, Described, Entries, Frame, Hello};
+use crate::replication::frame::{
+    Acknowledge, CloseReason, Described, Entries, Frame, Heard, Hello,
+};
 use crate::replication::session::lag::Lag;
+use crate::replication::session::passing::Passing;
 use crate::replication::session::peer::Peer;
 use crate::replication::session::receiving::Receiving;
 use crate::replication::session::sending::Sending;
@@ -79,6 +83,7 @@ pub struct Session {
     peer: Option<Peer>,
     sending: Sending,
     receiving: Receiving,
+    passing: Passing,
     lag: Lag,
     told: Told,
     /// Replicas whose lineage the peer has been told.
@@ -106,6 +111,7 @@ impl Session {
             state: State::Greeting,
             peer: None,
             receiving: Receiving::default(),
+            passing: Passing::default(),
             lag: Lag::default(),
             told: Told::default(),
             described: HashSet::new(),
@@ -155,6 +161,7 @@ impl Session {
             agreement: self.agreement(peer),
             fingerprint: peer.fingerprint,
             problem: self.problem(),
+            ..Standing::default()
         }
     }
 
@@ -208,6 +215,7 @@ impl Session {
             }
             Input::BadFrame(bad) => return Err(Fault::new(bad.reason(), bad.to_string())),
             Input::Published(durable) => self.handle_published(durable, now_ms),
+            Input::Heard(news) => self.passing.push(news),
             Input::Survey(survey) => self.handle_survey(&survey, effects),
             Input::LogRead { generation, result } => {
                 self.sending.handle_read(generation, result, effects)?;
@@ -266,7 +274,7 @@ impl Session {
             Frame::Audit(_) => Ok(()),
             Frame::Withhold { .. } => Ok(()),
             Frame::Resume { frontier, lineage } => {
-                self.learn(&frontier, lineage, effects)?;
+                self.learn(&frontier, lineage, 0, effects)?;
                 self.sending.reset(effects);
                 Ok(())
             }
@@ -285,10 +293,16 @@ impl Session {
         effects: &mut Vec<Effect>,
     ) -> Result<(), Fault> {
         let Acknowledge {
-            frame, frontier, ..
+            frame,
+            frontier,
+            at_ms,
+            ..
         } = acknowledge;
         self.sending.check_acknowledged(frame)?;
-        let (known, fell) = self.learn(&frontier, acknowledge.lineage, effects)?;
+        let (known, fell) = self.learn(&frontier, acknowledge.lineage, at_ms, effects)?;
+        for heard in acknowledge.heard {
+            self.hear(heard, effects)?;
+        }
         let peer = self.peer.as_mut().expect("open");
         peer.fingerprint = acknowledge.fingerprint.filter(|_| known);
         self.sending.handle_acknowledged(frame);
@@ -353,6 +367,7 @@ impl Session {
         &mut self,
         frontier: &Entries,
         lineage: Described,
+        at_ms: u64,
         effects: &mut Vec<Effect>,
     ) -> Result<(bool, bool), Fault> {
         let predecessors = lineage.iter().flat_map(|(_, entries)| entries);
@@ -360,12 +375,34 @@ impl Session {
         let short = self.intern_all(frontier)?;
         let mut peer = self.peer.take().expect("open");
         let learned = self.learn_lineage(&mut peer, lineage);
-        let outcome = peer.acknowledge(short, self.knowledge.as_ref());
+        let outcome = peer.acknowledge(short, at_ms, self.knowledge.as_ref());
         if outcome.0 {
-            effects.push(Effect::Acknowledged(peer.acked.clone()));
+            effects.push(Effect::Acknowledged(peer.said()));
         }
         self.peer = Some(peer);
         learned.map(|()| outcome)
+    }
+
+    /// What a third replica has acknowledged. A form with an unknown head says nothing.
+    fn hear(&self, heard: Heard, effects: &mut Vec<Effect>) -> Result<(), Fault> {
+        let short = self.indexed(&heard.frontier, effects)?;
+        self.intern(&heard.replica)?;
+        let peer = self.peer.as_ref().expect("open");
+        if heard.replica == self.own.0 {
+            return Ok(());
+        }
+        if let Some(full) = peer.expand(&short, self.knowledge.as_ref()) {
+            effects.push(Effect::Heard(Hearsay {
+                replica: heard.replica,
+                said: Said {
+                    vector: Arc::new(full),
+                    short: Some(Arc::new(short)),
+                    at_ms: heard.at_ms,
+                },
+                hops: heard.hops,
+            }));
+        }
+        Ok(())
     }
 
     fn learn_lineage(&self, peer: &mut Peer, lineage: Described) -> Result<(), Fault> {
@@ -471,7 +508,8 @@ impl Session {
     fn tell_due_ms(&self) -> u64 {
         let told = self.told.durable.as_ref();
         let is_told = told.is_some_and(|told| Arc::ptr_eq(told, &self.durable.published))
-            && self.told.frame == self.receiving.dealt();
+            && self.told.frame == self.receiving.dealt()
+            && !self.passing.is_due();
         let pause = match is_told {
             true => self.settings.heartbeat_ms,
             false => ACKNOWLEDGE_PAUSE_MS,
@@ -480,7 +518,8 @@ impl Session {
     }
 
     fn tell(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
-        let (frontier, lineage) = self.short();
+        let (frontier, mut lineage) = self.short();
+        let heard = self.pass_on(&mut lineage);
         self.told = Told {
             at_ms: now_ms,
             frame: self.receiving.dealt(),
@@ -491,9 +530,34 @@ impl Session {
             frontier,
             lineage,
             fingerprint: self.durable.fingerprint,
-            heard: Vec::new(),
-            at_ms: 0,
+            heard,
+            at_ms: self.durable.complete_until_ms,
         })));
+    }
+
+    /// News of third replicas, with what the peer must be told to read it.
+    fn pass_on(&mut self, lineage: &mut Described) -> Vec<Heard> {
+        let knowledge = self.knowledge.clone();
+        let news = self
+            .passing
+            .take(|head| knowledge.predecessors(head).is_some());
+        let mut heard = Vec::with_capacity(news.len());
+        for Hearsay {
+            replica,
+            said,
+            hops,
+        } in news
+        {
+            let short = said.short.as_deref().map_or(&[][..], Vec::as_slice);
+            lineage.extend(self.describe(short));
+            heard.push(Heard {
+                replica,
+                frontier: self.named(short),
+                hops,
+                at_ms: said.at_ms,
+            });
+        }
+        heard
     }
 
     /// The durable frontier in the short form, with what the peer must be told to read it.

@@ -6,7 +6,7 @@ use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::{Lineage, ShortForm};
 use crate::crdt::version_vector::VersionVector;
-use crate::replication::session::effect::Knowledge;
+use crate::replication::session::effect::{Knowledge, Said};
 
 pub(super) struct Peer {
     pub index: ReplicaIndex,
@@ -18,8 +18,10 @@ pub(super) struct Peer {
     pub fingerprint: Option<Fingerprint>,
     /// Lineage that the peer told in this session.
     pub learned: Lineage,
-    /// The short form that `acked` stands for; empty after the Hello, which says it in full.
-    short: ShortForm,
+    /// The short form that `acked` stands for; none after the Hello, which says it in full.
+    short: Option<Arc<ShortForm>>,
+    /// The peer's clock as it said it last with a frontier that could be read.
+    at_ms: u64,
 }
 
 impl Peer {
@@ -30,14 +32,24 @@ impl Peer {
             is_described: true,
             fingerprint: None,
             learned: Lineage::default(),
-            short: ShortForm::new(),
+            short: None,
+            at_ms: 0,
         }
     }
 
     /// Takes in what the peer said last. Returns whether it could be read, and whether it is below what
     /// was known before. A form with an unknown head changes nothing else.
-    pub fn acknowledge(&mut self, short: ShortForm, knowledge: &dyn Knowledge) -> (bool, bool) {
-        let Some(full) = self.expand(&short, knowledge) else {
+    pub fn acknowledge(
+        &mut self,
+        short: ShortForm,
+        at_ms: u64,
+        knowledge: &dyn Knowledge,
+    ) -> (bool, bool) {
+        let full = match self.goes_on(&short) {
+            true => Some(self.raised(&short)),
+            false => self.expand(&short, knowledge),
+        };
+        let Some(full) = full else {
             self.is_described = false;
             self.fingerprint = None;
             return (false, false);
@@ -45,18 +57,30 @@ impl Peer {
         let fell = !full.covers_all(&self.acked);
         self.acked = Arc::new(full);
         self.is_described = true;
-        self.short = short;
+        self.short = Some(Arc::new(short));
+        self.at_ms = self.at_ms.max(at_ms);
         (true, fell)
     }
 
-    fn expand(&self, short: &ShortForm, knowledge: &dyn Knowledge) -> Option<VersionVector> {
-        if self.goes_on(short) {
-            let mut full = VersionVector::clone(&self.acked);
-            for (replica, seq) in short {
-                full.raise(*replica, *seq);
-            }
-            return Some(full);
+    /// What the peer said last that could be read.
+    pub fn said(&self) -> Said {
+        Said {
+            vector: self.acked.clone(),
+            short: self.short.clone(),
+            at_ms: self.at_ms,
         }
+    }
+
+    fn raised(&self, short: &ShortForm) -> VersionVector {
+        let mut full = VersionVector::clone(&self.acked);
+        for (replica, seq) in short {
+            full.raise(*replica, *seq);
+        }
+        full
+    }
+
+    /// The vector that a form of the peer's stands for; none if it has a head that nobody described.
+    pub fn expand(&self, short: &ShortForm, knowledge: &dyn Knowledge) -> Option<VersionVector> {
         let mut full = VersionVector::default();
         let mut open = short.clone();
         while let Some((replica, seq)) = open.pop() {
@@ -74,9 +98,10 @@ impl Peer {
     /// Whether the form has the entries of the last one with higher numbers: then it implies the same
     /// besides them, and nobody's lineage need be walked.
     fn goes_on(&self, short: &ShortForm) -> bool {
-        let mut both = short.iter().zip(&self.short);
+        let last = self.short.as_deref().map_or(&[][..], Vec::as_slice);
+        let mut both = short.iter().zip(last);
         !short.is_empty()
-            && short.len() == self.short.len()
+            && short.len() == last.len()
             && both.all(|(new, old)| new.0 == old.0 && new.1 >= old.1)
     }
 }

@@ -19,8 +19,8 @@ use crate::ids::{ClusterId, Epoch, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::session::{
-    Durable, Effect, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session, Settings,
-    Verdict,
+    Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Said,
+    Session, Settings, Verdict,
 };
 use crate::replication::trust::AllowedRegions;
 use crate::wire::frames::{read_frame, write_frame};
@@ -60,6 +60,7 @@ pub struct Inner {
     segments: Vec<(Position, VersionVector)>,
     pub published: Arc<Published>,
     pub floor: VersionVector,
+    clock_ms: u64,
     /// Answers every new block with this.
     pub refusal: Option<Verdict>,
     /// Blocks that came and were known.
@@ -99,6 +100,7 @@ impl Node {
             segments: Vec::new(),
             published: Arc::new(Published::nothing(table.all(), own)),
             floor: VersionVector::default(),
+            clock_ms: 0,
             refusal: None,
             known: 0,
         };
@@ -113,6 +115,16 @@ impl Node {
         let epoch = Epoch(epoch);
         inner.own = self.table.intern_own(&Replica { region, epoch });
         inner.made = 0;
+    }
+
+    pub fn number(&self, replica: &Replica) -> ReplicaIndex {
+        self.table.intern_own(replica)
+    }
+
+    pub fn set_clock(&self, at_ms: u64) {
+        let mut inner = self.inner.lock();
+        inner.clock_ms = at_ms;
+        self.publish(&mut inner);
     }
 
     pub fn write(&self, events: usize) {
@@ -235,6 +247,7 @@ impl Node {
         let published = self.inner.lock().published.clone();
         Durable {
             fingerprint: Some(published.sums.total()),
+            complete_until_ms: self.inner.lock().clock_ms,
             published,
         }
     }
@@ -293,6 +306,8 @@ pub struct End {
     pub resumes: usize,
     pub wants: Vec<ShortForm>,
     pub alarms: usize,
+    pub heard: Vec<Hearsay>,
+    pub said: Vec<Said>,
     pub ended: Option<(CloseReason, String)>,
 }
 
@@ -311,6 +326,8 @@ impl End {
             resumes: 0,
             wants: Vec::new(),
             alarms: 0,
+            heard: Vec::new(),
+            said: Vec::new(),
             ended: None,
         };
         end.feed(Input::Start, now_ms);
@@ -357,7 +374,9 @@ impl End {
             Effect::Close { reason, message } | Effect::ClosedByPeer { reason, message } => {
                 self.ended = Some((reason, message));
             }
-            Effect::Greeted { .. } | Effect::Acknowledged(_) => {}
+            Effect::Heard(hearsay) => self.heard.push(hearsay),
+            Effect::Acknowledged(said) => self.said.push(said),
+            Effect::Greeted { .. } => {}
         }
         None
     }
