@@ -12,7 +12,7 @@ use likewise::adapters::system::SeededRandomness;
 use likewise::adapters::tcp::TcpTransport;
 use likewise::engine::Engine;
 use likewise::engine::checkpoint::LogHolds;
-use likewise::engine::snapshot::{Snapshot, SnapshotOptions};
+use likewise::engine::snapshot::{Snapshot, SnapshotOptions, Wanted};
 use likewise::ids::{Region, Replica};
 use likewise::log::LogReader;
 use likewise::replication::catch_up::{
@@ -79,13 +79,13 @@ struct Served {
 }
 
 impl SnapshotServer for Served {
-    fn open(&self, _asker: &Replica) -> Result<SnapshotStream, SnapshotRefused> {
+    fn open(&self, _asker: &Replica, wanted: &Wanted) -> Result<SnapshotStream, SnapshotRefused> {
         let options = SnapshotOptions {
             chunk_bytes: 4_096,
             log_bytes_max: 1 << 30,
         };
         let (engine, reader) = (self.engine.clone(), self.reader.clone());
-        let begun = Snapshot::begin(engine.clone(), reader, &self.holds, options);
+        let begun = Snapshot::begin(engine.clone(), reader, &self.holds, options, wanted);
         let snapshot = begun.map_err(|_| SnapshotRefused::Unsettled)?;
         let stream =
             futures_util::stream::unfold((snapshot, engine), |(mut snapshot, engine)| async {

@@ -63,6 +63,11 @@ impl OrphanRemovals {
             .collect()
     }
 
+    /// Keeps those of these posts only.
+    pub fn retain(&mut self, is_wanted: impl Fn(&PostId) -> bool) {
+        self.by_dot.retain(|_, orphan| is_wanted(&orphan.post));
+    }
+
     pub fn iter(&self) -> impl Iterator<Item = (Dot, &OrphanRemoval)> {
         self.by_dot.iter().map(|(dot, orphan)| (*dot, orphan))
     }

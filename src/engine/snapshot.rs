@@ -11,8 +11,10 @@ use bytes::Bytes;
 
 use crate::codec::DecodeError;
 use crate::crdt::dot::Dots;
+use crate::crdt::fingerprint::PostHash;
 use crate::crdt::frontier::{Frontier, Lineage};
 use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{LogHold, LogHolds};
 use crate::engine::commit::OutcomeUnknown;
@@ -82,6 +84,23 @@ pub enum SnapshotError {
     TooMuchLog { bytes: u64, max: u64 },
 }
 
+/// What is asked for.
+#[derive(Debug, Clone)]
+pub struct Wanted {
+    /// Posts of other ranges are left out, with their orphan removals. The tail is not filtered: it is the
+    /// log from F to E, whole.
+    pub ranges: RangeSet,
+}
+
+impl Wanted {
+    /// The whole state.
+    pub fn everything() -> Self {
+        Self {
+            ranges: RangeSet::all(),
+        }
+    }
+}
+
 /// Sizes of a snapshot.
 #[derive(Debug, Clone, Copy)]
 pub struct SnapshotOptions {
@@ -126,6 +145,7 @@ impl Snapshot {
         reader: LogReader,
         holds: &Arc<LogHolds>,
         options: SnapshotOptions,
+        wanted: &Wanted,
     ) -> Result<Self, SnapshotError> {
         let merges = engine.merges.load(Ordering::Acquire);
         if engine.settlement() != Settlement::Settled {
@@ -134,12 +154,17 @@ impl Snapshot {
         let hold = holds.hold(engine.board().newest().position);
         let instant = engine.instant();
         let (vector, lineage) = parts_of(&instant.frontier);
+        let is_wanted = |post: &PostId| wanted.ranges.contains(PostHash::of(post).range());
+        let mut orphans = instant.orphans;
+        orphans.retain(is_wanted);
         let beginning = Beginning {
             vector,
             lineage,
-            orphans: instant.orphans,
+            orphans,
         };
-        let posts = engine.directory.sorted().into_iter();
+        let mut posts = engine.directory.sorted();
+        posts.retain(|post| wanted.ranges.contains(post.hash.range()));
+        let posts = posts.into_iter();
         Ok(Self {
             engine,
             reader,

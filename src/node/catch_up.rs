@@ -9,7 +9,7 @@ use futures_util::{StreamExt, stream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::engine::checkpoint::LogHolds;
-use crate::engine::snapshot::{Snapshot, SnapshotError, SnapshotOptions};
+use crate::engine::snapshot::{Snapshot, SnapshotError, SnapshotOptions, Wanted};
 use crate::engine::stage::StageWriter;
 use crate::engine::{Engine, Settlement};
 use crate::ids::Replica;
@@ -59,14 +59,14 @@ struct Serving {
 }
 
 impl SnapshotServer for Server {
-    fn open(&self, asker: &Replica) -> Result<SnapshotStream, SnapshotRefused> {
+    fn open(&self, asker: &Replica, wanted: &Wanted) -> Result<SnapshotStream, SnapshotRefused> {
         let place = self
             .places
             .clone()
             .try_acquire_owned()
             .map_err(|_| SnapshotRefused::Busy)?;
         let (engine, log) = (self.engine.clone(), self.log.clone());
-        let snapshot = Snapshot::begin(engine.clone(), log, &self.holds, self.options)
+        let snapshot = Snapshot::begin(engine.clone(), log, &self.holds, self.options, wanted)
             .map_err(|_| SnapshotRefused::Unsettled)?;
         tracing::info!(peer = %asker, "serving a snapshot");
         let serving = Serving {

@@ -17,6 +17,7 @@ use tokio::time::{Instant, sleep, timeout};
 
 use crate::crdt::frontier::ShortForm;
 use crate::engine::published::Published;
+use crate::engine::snapshot::Wanted;
 use crate::ids::Replica;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 use crate::replication::dialer;
@@ -57,7 +58,7 @@ pub type SnapshotStream =
 /// Serves snapshots.
 pub trait SnapshotServer: Send + Sync + 'static {
     /// Begins one. Dropping the stream gives it up.
-    fn open(&self, asker: &Replica) -> Result<SnapshotStream, SnapshotRefused>;
+    fn open(&self, asker: &Replica, wanted: &Wanted) -> Result<SnapshotStream, SnapshotRefused>;
 }
 
 /// Takes snapshots.

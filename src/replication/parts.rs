@@ -5,12 +5,14 @@ use std::collections::HashSet;
 use crate::codec::DecodeError;
 use crate::codec::vector::Intern;
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
+use crate::crdt::fingerprint::RANGES;
 use crate::crdt::frontier::{Lineage, ShortForm};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::pn_counter::CounterEntry;
+use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::rows::StoredFigures;
-use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Ending, Part};
+use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Ending, Part, Wanted};
 use crate::ids::{CounterName, Epoch, IdError, PostId, Region, Replica, UserId};
 use crate::limits::{BLOCK_BYTES_MAX, REMOVED_DOTS_MAX, REPLICAS_MAX};
 use crate::wire::replication as wire;
@@ -160,6 +162,23 @@ fn write_figures(figures: StoredFigures, places: &mut Places) -> wire::ChunkFigu
         likes,
         counters: counters.collect(),
         updated_at_ms: figures.updated_at_ms,
+    }
+}
+
+/// What a request asks for. Naming no range asks for all.
+pub fn read_wanted(only: &[u32]) -> Result<Wanted, DecodeError> {
+    match only {
+        [] => Ok(Wanted::everything()),
+        only => Ok(Wanted {
+            ranges: read_ranges(only)?,
+        }),
+    }
+}
+
+fn read_ranges(ranges: &[u32]) -> Result<RangeSet, DecodeError> {
+    match ranges.iter().all(|range| (*range as usize) < RANGES) {
+        true => Ok(ranges.iter().map(|range| *range as usize).collect()),
+        false => Err(invalid("range")),
     }
 }
 

@@ -13,13 +13,14 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::codec::DecodeError;
 use crate::limits::{
     OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, PEER_STREAMS_MAX,
 };
 use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
 use crate::replication::driver::{self, Call};
 use crate::replication::links::Direction;
-use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, parts};
 use crate::seams::preface::Admitted;
 use crate::seams::{Connection, Listener};
 use crate::wire::frames::{check_protocol, read_replica};
@@ -141,7 +142,9 @@ impl ReplicationService for PeerService {
                 "the asker is this very replica",
             ));
         }
-        let opened = self.exchange.snapshots.server.open(&asker);
+        let invalid = |error: DecodeError| Status::invalid_argument(error.to_string());
+        let wanted = parts::read_wanted(&request.only).map_err(invalid)?;
+        let opened = self.exchange.snapshots.server.open(&asker, &wanted);
         let parts = opened.map_err(|error| Status::unavailable(error.to_string()))?;
         let (outgoing, answers) = mpsc::channel(1);
         let stop = self.exchange.stop.clone();
