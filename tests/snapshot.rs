@@ -243,7 +243,7 @@ async fn a_snapshot_of_some_ranges_leaves_the_others_out() {
     }
     let range_of = |post: &str| PostHash::of(&support::post(post)).range();
     let ranges: RangeSet = [range_of("p03"), range_of("p21")].into_iter().collect();
-    let mut snapshot = b.snapshot_of(&Wanted { ranges }).expect("settled");
+    let mut snapshot = b.snapshot_of(Wanted::of(ranges)).expect("settled");
     let (mut posts, mut orphans) = (0, 0);
     for part in b.read_on(&mut snapshot, Vec::new()).await {
         match part.body {

@@ -10,10 +10,13 @@ mod dialer;
 mod driver;
 pub mod frame;
 pub mod links;
+mod pace;
 pub mod parts;
 mod server;
 pub mod session;
+mod snapshot_call;
 pub mod staged;
+pub mod staging;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -33,6 +36,7 @@ use crate::log::LogReader;
 use crate::replication::ack_table::AckTable;
 use crate::replication::catch_up::{CatchUp, SnapshotParts};
 use crate::replication::links::LinkBoard;
+use crate::replication::pace::Pace;
 use crate::seams::{Listener, Randomness, Transport};
 
 /// An idle connection is probed this often,
@@ -70,6 +74,7 @@ pub struct ReplicationOptions {
     pub dial_timeout_ms: u64,
     pub window_bytes: usize,
     pub block_bytes: usize,
+    pub catch_up_bytes_per_second: u64,
 }
 
 /// What a peer said when its session began.
@@ -107,6 +112,8 @@ pub(crate) struct Exchange {
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
     counts: Arc<Counts>,
+    /// What peers that are far behind are sent.
+    pace: Pace,
     answers: watch::Sender<PeerAnswers>,
     /// Every task of replication is spawned here.
     tasks: TaskTracker,
@@ -149,6 +156,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         links: parts.links,
         acks: parts.acks,
         counts: parts.counts,
+        pace: Pace::new(options.catch_up_bytes_per_second),
         answers,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

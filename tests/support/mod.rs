@@ -335,10 +335,10 @@ impl Node {
     }
 
     pub fn snapshot(&self) -> Snapshot {
-        self.snapshot_of(&Wanted::everything()).expect("settled")
+        self.snapshot_of(Wanted::everything()).expect("settled")
     }
 
-    pub fn snapshot_of(&self, wanted: &Wanted) -> Result<Snapshot, SnapshotError> {
+    pub fn snapshot_of(&self, wanted: Wanted) -> Result<Snapshot, SnapshotError> {
         let options = SnapshotOptions {
             chunk_bytes: 1,
             log_bytes_max: 1 << 30,
