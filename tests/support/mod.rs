@@ -340,17 +340,25 @@ impl Node {
     }
 
     pub fn snapshot_of(&self, wanted: Wanted) -> Result<Snapshot, SnapshotError> {
+        self.begin_snapshot(wanted, 1 << 30)
+    }
+
+    /// One for which so many bytes of log may be kept.
+    pub fn snapshot_within(&self, log_bytes_max: u64) -> Result<Snapshot, SnapshotError> {
+        self.begin_snapshot(Wanted::everything(), log_bytes_max)
+    }
+
+    fn begin_snapshot(
+        &self,
+        wanted: Wanted,
+        log_bytes_max: u64,
+    ) -> Result<Snapshot, SnapshotError> {
         let options = SnapshotOptions {
             chunk_bytes: 1,
-            log_bytes_max: 1 << 30,
+            log_bytes_max,
         };
-        Snapshot::begin(
-            self.engine.clone(),
-            self.reader.clone(),
-            &self.holds,
-            options,
-            wanted,
-        )
+        let (engine, reader) = (self.engine.clone(), self.reader.clone());
+        Snapshot::begin(engine, reader, &self.holds, options, wanted)
     }
 
     /// The whole snapshot at once.

@@ -2,8 +2,9 @@
 
 use likewise::crdt::fingerprint::{Fingerprint, RANGES};
 use likewise::crdt::ranges::RangeSet;
-use likewise::engine::snapshot::{Course, CourseError, Part, Resume, Snapshot, SnapshotError};
+use likewise::engine::snapshot::{Course, CourseError, Resume, Snapshot, SnapshotError};
 use likewise::replication::parts;
+use likewise::wire::replication::snapshot_response::Body;
 use likewise::wire::replication::{RangeSum, SnapshotRequest, SnapshotResponse};
 
 use super::Node;
@@ -48,12 +49,13 @@ impl Transfer {
     /// The receiver was restarted: it knows what is staged, and nothing else.
     pub fn recover(&mut self, to: &Node) {
         self.course = course_of(to, &self.held);
+        // The end comes anew, for the sender's log has gone on.
+        let is_end = |part: &SnapshotResponse| matches!(part.body, Some(Body::End(_)));
+        self.parts.retain(|part| !is_end(part));
         for message in &self.parts {
             let part = parts::read(message.clone(), &mut to.engine.replicas());
             let part = part.expect("as it was staged");
-            if !matches!(part, Part::End(_)) {
-                self.course.push(&part).expect("as it was staged");
-            }
+            self.course.push(&part).expect("as it was staged");
         }
     }
 
@@ -61,6 +63,7 @@ impl Transfer {
     pub fn request(&self, to: &Node) -> SnapshotRequest {
         let replicas = to.engine.replicas().all();
         SnapshotRequest {
+            cluster: to.engine.cluster().to_string(),
             resume: self
                 .resume()
                 .map(|resume| parts::write_resume(&resume, &replicas)),
