@@ -16,10 +16,10 @@ use likewise::engine::snapshot::{Snapshot, SnapshotError};
 use likewise::ids::{PostId, UserId};
 use likewise::log::{LogOptions, Position};
 use likewise::replication::parts;
-use likewise::wire::replication::SnapshotResponse;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use support::oracle::{NamedDot, NamedVector, Oracle};
+use support::transfer::{Offer, Transfer};
 use support::{Cutting, Machine, Node, add, like, post, unlike, unlike_dots, user};
 
 const REGIONS: [&str; 3] = ["ap", "eu", "us"];
@@ -28,13 +28,18 @@ const STEPS: usize = 110;
 const BUDGET: Duration = Duration::from_secs(25);
 const HISTORIES_MIN: u64 = 60;
 
-/// A snapshot on its way to a node.
+/// A snapshot on its way to a node. When it is whole it will be merged, whatever happens.
 struct Incoming {
     from: usize,
+    /// None while nobody sends.
     snapshot: Option<Box<Snapshot>>,
-    parts: Vec<SnapshotResponse>,
-    /// All of it is here: it will be merged, whatever happens.
-    ready: bool,
+    transfer: Transfer,
+}
+
+impl Incoming {
+    fn is_ready(&self) -> bool {
+        self.transfer.is_whole()
+    }
 }
 
 struct World {
@@ -48,13 +53,16 @@ struct World {
     likes: Vec<(NamedDot, PostId, UserId)>,
     dense: bool,
     merges: u64,
+    /// Snapshots that went on after a break, those of them with another sender, and ranges left out.
+    resumed: [u64; 3],
 }
 
 impl World {
     async fn new(seed: u64) -> Self {
         let machine = |at: usize| {
             let mut machine = Machine::new(REGIONS[at], seed * 10 + at as u64);
-            machine.cutting = Cutting::Always;
+            // Where logs are cut all the time, few others can go on with a broken snapshot.
+            machine.cutting = [Cutting::Always, Cutting::Never][(seed / 2 % 2) as usize];
             machine.log = LogOptions {
                 segment_bytes: 8 << 10,
                 group_bytes_max: 4 << 10,
@@ -78,6 +86,7 @@ impl World {
             likes: Vec::new(),
             dense: seed % 2 == 1,
             merges: 0,
+            resumed: [0; 3],
         }
     }
 
@@ -87,10 +96,12 @@ impl World {
 
     fn place(&mut self) -> (String, String) {
         let (posts, users) = if self.dense { (1, 2) } else { (2, 4) };
-        (
-            format!("p{}", self.below(posts)),
-            format!("u{}", self.below(users)),
-        )
+        // One post is rarely touched, so that nodes often hold the same of it.
+        let post = match self.below(24) {
+            0 => 2,
+            _ => self.below(posts),
+        };
+        (format!("p{post}"), format!("u{}", self.below(users)))
     }
 
     fn command(&mut self) -> Command {
@@ -121,11 +132,12 @@ impl World {
             50..=55 => self.send(at, other).await,
             56..=62 => self.receive().await,
             63..=67 => self.checkpoint(at).await,
-            68..=73 => self.begin_snapshot(at, other),
+            68..=73 => self.begin_snapshot(at, other).await,
             74..=84 => self.read_snapshot(receiver).await,
             85..=91 => self.merge(receiver).await,
-            92..=94 => self.merge_and_crash(receiver).await,
-            95 => self.incoming[at] = self.incoming[at].take().filter(|stage| stage.ready),
+            92..=93 => self.merge_and_crash(receiver).await,
+            94 => self.break_snapshot(receiver),
+            95 => self.hand_over(receiver).await,
             96..=97 => self.crash(at).await,
             _ => self.start(at).await,
         }
@@ -212,7 +224,28 @@ impl World {
         self.harvest(at).await;
     }
 
-    fn begin_snapshot(&mut self, from: usize, to: usize) {
+    /// Whatever one log still holds.
+    async fn transfer_all(&self, from: usize, to: usize) {
+        let (Some(a), Some(b)) = (&self.nodes[from], &self.nodes[to]) else {
+            return;
+        };
+        for block in missing(a, b).await {
+            b.apply(&block).await.expect("an honest block");
+        }
+    }
+
+    /// The sender is lost, and the third node, which has all that it had, goes on.
+    async fn hand_over(&mut self, to: usize) {
+        let Some(from) = self.incoming[to].as_ref().map(|stage| stage.from) else {
+            return;
+        };
+        let third = 3 - to - from;
+        self.break_snapshot(to);
+        self.transfer_all(from, third).await;
+        self.resume_snapshot(third, to, false);
+    }
+
+    async fn begin_snapshot(&mut self, from: usize, to: usize) {
         let (Some(a), Some(_)) = (&self.nodes[from], &self.nodes[to]) else {
             return;
         };
@@ -220,37 +253,86 @@ impl World {
         if from == to || self.incoming[to].is_some() || !settled {
             return;
         }
+        let offer = [Offer::Nothing, Offer::Sums][self.below(2)];
+        if offer == Offer::Sums {
+            // They hold the same of what was not written since.
+            self.transfer_all(from, to).await;
+            self.transfer_all(to, from).await;
+            self.write(from).await;
+        }
+        let (Some(a), Some(b)) = (&self.nodes[from], &self.nodes[to]) else {
+            return;
+        };
+        let transfer = Transfer::new(b, offer);
+        let snapshot = a.serve(&transfer.request(b)).expect("settled");
         self.incoming[to] = Some(Incoming {
             from,
-            snapshot: Some(Box::new(a.snapshot())),
-            parts: Vec::new(),
-            ready: false,
+            snapshot: Some(Box::new(snapshot)),
+            transfer,
         });
+    }
+
+    /// The sender is lost. What cannot go on is dropped.
+    fn break_snapshot(&mut self, to: usize) {
+        let Some(mut stage) = self.incoming[to].take() else {
+            return;
+        };
+        stage.snapshot = None;
+        let goes_on = stage.is_ready() || stage.transfer.resume().is_some();
+        self.incoming[to] = goes_on.then_some(stage);
+    }
+
+    /// Some node goes on with what broke off, if it can.
+    fn resume_snapshot(&mut self, from: usize, to: usize, gives_up: bool) {
+        let (Some(a), Some(b), Some(stage)) =
+            (&self.nodes[from], &self.nodes[to], &mut self.incoming[to])
+        else {
+            return;
+        };
+        if from == to || stage.is_ready() || stage.snapshot.is_some() {
+            return;
+        }
+        match a.serve(&stage.transfer.request(b)) {
+            Ok(snapshot) => {
+                self.resumed[0] += 1;
+                self.resumed[1] += u64::from(from != stage.from);
+                stage.from = from;
+                stage.snapshot = Some(Box::new(snapshot));
+            }
+            Err(SnapshotError::NotCovered | SnapshotError::Cut | SnapshotError::Unsettled) => {}
+            Err(error) => panic!("{error:?}"),
+        }
     }
 
     async fn read_snapshot(&mut self, to: usize) {
         let count = 1 + self.below(4);
+        let (from, gives_up) = (self.below(3), self.below(4) == 0);
+        self.resume_snapshot(from, to, gives_up);
         let Some(stage) = &mut self.incoming[to] else {
             return;
         };
         for _ in 0..count {
-            let (Some(snapshot), Some(sender)) = (&mut stage.snapshot, &self.nodes[stage.from])
-            else {
+            let (Some(snapshot), Some(sender), Some(receiver)) = (
+                &mut stage.snapshot,
+                &self.nodes[stage.from],
+                &self.nodes[to],
+            ) else {
                 return;
             };
             match snapshot.next().await {
                 Ok(Some(part)) => {
                     let part = parts::write(part, &sender.engine.replicas().all());
-                    stage.parts.push(part);
+                    let taken = stage.transfer.take(receiver, part);
+                    taken.expect("an honest sender");
                 }
                 Ok(None) => {
                     stage.snapshot = None;
-                    stage.ready = true;
+                    let equal = stage.transfer.equal().iter().count();
+                    self.resumed[2] += equal as u64;
                 }
                 Err(error) => {
                     assert!(matches!(error, SnapshotError::Unsettled), "{error:?}");
-                    self.incoming[to] = None;
-                    return;
+                    return self.break_snapshot(to);
                 }
             }
         }
@@ -258,7 +340,7 @@ impl World {
 
     /// Merges while clients write and streams bring what they have.
     async fn merge(&mut self, to: usize) {
-        let ready = self.incoming[to].as_ref().is_some_and(|stage| stage.ready);
+        let ready = self.incoming[to].as_ref().is_some_and(Incoming::is_ready);
         if !ready || self.nodes[to].is_none() {
             return;
         }
@@ -289,7 +371,7 @@ impl World {
                 engine.write(&write).await.expect("taken");
             }
         };
-        let (merged, ()) = tokio::join!(node.merge(&stage.parts), meanwhile);
+        let (merged, ()) = tokio::join!(node.merge(&stage.transfer.parts), meanwhile);
         merged.expect("a whole snapshot");
         self.merges += 1;
         self.harvest(to).await;
@@ -298,11 +380,12 @@ impl World {
     /// The process ends in the middle of a merge, or the power fails at one of its syncs; the stage is
     /// merged again by the next process, before anything else.
     async fn merge_and_crash(&mut self, to: usize) {
-        let ready = self.incoming[to].as_ref().is_some_and(|stage| stage.ready);
+        let ready = self.incoming[to].as_ref().is_some_and(Incoming::is_ready);
         if !ready || self.nodes[to].is_none() {
             return;
         }
-        let parts = self.incoming[to].as_ref().expect("ready").parts.clone();
+        let stage = self.incoming[to].as_ref().expect("ready");
+        let parts = stage.transfer.parts.clone();
         let (stop, sync) = (1 + self.below(parts.len()), 1 + self.below(4) as u64);
         let by_power = self.below(2) == 0;
         let command = self.command();
@@ -350,11 +433,13 @@ impl World {
         self.drop_snapshots(at);
     }
 
-    /// A process ended: what it was sending ends, and what it was receiving and was not whole.
+    /// A process ended: what it was sending breaks off, and what it was receiving.
     fn drop_snapshots(&mut self, at: usize) {
-        for (to, place) in self.incoming.iter_mut().enumerate() {
-            let stays = |stage: &Incoming| stage.ready || (stage.from != at && to != at);
-            *place = place.take().filter(stays);
+        for to in 0..3 {
+            let stage = self.incoming[to].as_ref();
+            if to == at || stage.is_some_and(|stage| stage.from == at) {
+                self.break_snapshot(to);
+            }
         }
     }
 
@@ -363,8 +448,16 @@ impl World {
             return;
         }
         let mut node = self.machines[at].start().await;
-        if let Some(stage) = self.incoming[at].take() {
-            node.merge(&stage.parts).await.expect("a whole snapshot");
+        if let Some(stage) = &mut self.incoming[at] {
+            match stage.is_ready() {
+                true => {}
+                false => stage.transfer.recover(&node),
+            }
+        }
+        if let Some(stage) = self.incoming[at].take_if(|stage| stage.is_ready()) {
+            node.merge(&stage.transfer.parts)
+                .await
+                .expect("a whole snapshot");
             self.merges += 1;
         }
         self.nodes[at] = Some(node);
@@ -384,7 +477,7 @@ impl World {
     async fn heal(&mut self) {
         for at in 0..3 {
             self.start(at).await;
-            self.incoming[at] = self.incoming[at].take().filter(|stage| stage.ready);
+            self.incoming[at] = self.incoming[at].take().filter(Incoming::is_ready);
             self.merge(at).await;
             self.incoming[at] = None;
         }
@@ -420,7 +513,7 @@ impl World {
     fn check_end(&self) {
         self.check();
         let nodes: Vec<&Node> = self.nodes.iter().flatten().collect();
-        support::assert_equal(&nodes, &["p0", "p1"]);
+        support::assert_equal(&nodes, &["p0", "p1", "p2"]);
         let covered: NamedVector = nodes[0].durable().0.into_iter().collect();
         for dot in self.oracle.dots() {
             let seq = covered.get(&dot.0).copied().unwrap_or(0);
@@ -459,7 +552,8 @@ async fn missing(from: &Node, to: &Node) -> Vec<Bytes> {
     blocks
 }
 
-async fn history(seed: u64) -> u64 {
+/// How many snapshots were merged, and what else happened to them.
+async fn history(seed: u64) -> [u64; 4] {
     let mut world = World::new(seed).await;
     for _ in 0..STEPS {
         world.step().await;
@@ -467,10 +561,11 @@ async fn history(seed: u64) -> u64 {
     }
     world.heal().await;
     world.check_end();
-    world.merges
+    let [resumed, elsewhere, equal] = world.resumed;
+    [world.merges, resumed, elsewhere, equal]
 }
 
-fn run(seed: u64) -> u64 {
+fn run(seed: u64) -> [u64; 4] {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build();
@@ -481,19 +576,33 @@ fn run(seed: u64) -> u64 {
 fn random_histories_converge_to_what_the_dots_say() {
     if let Ok(seed) = std::env::var("LIKEWISE_SEED") {
         let seed = seed.parse().expect("LIKEWISE_SEED is a number");
-        let merges = run(seed);
-        println!("seed {seed}: {merges} snapshots merged");
+        println!("seed {seed}: {}", told(run(seed)));
         return;
     }
     let begun = Instant::now();
-    let (mut seed, mut merges) = (0, 0);
+    let (mut seed, mut sums) = (0, [0; 4]);
     while seed < HISTORIES_MIN || begun.elapsed() < BUDGET {
         let outcome = std::panic::catch_unwind(|| run(seed));
-        merges += outcome.unwrap_or_else(|_| {
+        let happened = outcome.unwrap_or_else(|_| {
             panic!("history {seed} failed; run it alone with LIKEWISE_SEED={seed}")
         });
+        for (sum, more) in sums.iter_mut().zip(happened) {
+            *sum += more;
+        }
         seed += 1;
     }
-    println!("{seed} histories, {merges} snapshots merged");
+    println!("{seed} histories: {}", told(sums));
+    let [merges, resumed, elsewhere, equal] = sums;
     assert!(merges * 2 > seed, "snapshots must be a part of it");
+    assert!(
+        resumed * 10 > seed && elsewhere * 20 > seed && equal > 0,
+        "and broken ones"
+    );
+}
+
+fn told([merges, resumed, elsewhere, equal]: [u64; 4]) -> String {
+    format!(
+        "{merges} snapshots merged; {resumed} went on after a break, {elsewhere} of them with another \
+         sender; {equal} ranges left out"
+    )
 }

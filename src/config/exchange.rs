@@ -49,6 +49,10 @@ pub struct Replication {
     pub snapshot_log_bytes_max: u64,
     /// Bytes of one chunk of a snapshot. Larger is quicker; smaller is gentler to client traffic.
     pub snapshot_chunk_bytes: u64,
+    /// Bytes a second that peers far behind are sent, all together: snapshots, and log that is older than a
+    /// window. More heals sooner; less leaves more to clients and to live events, and must be above what
+    /// all regions write, or who is behind stays behind. 0 is no bound; else at least a MiB.
+    pub catch_up_bytes_per_second: u64,
 }
 
 impl Replication {
@@ -73,6 +77,7 @@ impl Replication {
             dial_timeout_ms: self.dial_timeout_ms,
             window_bytes: bytes(self.window_bytes),
             block_bytes: bytes(self.block_bytes),
+            catch_up_bytes_per_second: self.catch_up_bytes_per_second,
         }
     }
 }

@@ -118,6 +118,7 @@ impl Default for Config {
                 block_bytes: 256 * KIB,
                 snapshot_log_bytes_max: GIB,
                 snapshot_chunk_bytes: 256 * KIB,
+                catch_up_bytes_per_second: 32 * MIB,
             },
             logging: Logging {
                 format: LogFormat::Human,

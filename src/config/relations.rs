@@ -274,6 +274,13 @@ impl Config {
         );
         let chunk = replication.snapshot_chunk_bytes;
         found.within("replication.snapshot_chunk_bytes", chunk, KIB, block_max);
+        let rate = replication.catch_up_bytes_per_second;
+        found.demand(
+            rate == 0 || rate >= MIB,
+            "replication.catch_up_bytes_per_second",
+            rate,
+            || format!("must be 0, which is no bound, or at least {MIB}"),
+        );
     }
 
     fn check_timing(&self, found: &mut Findings) {

@@ -288,13 +288,11 @@ impl Keeping {
             chunk_bytes: config.replication.snapshot_chunk_bytes as usize,
             log_bytes_max: config.replication.snapshot_log_bytes_max,
         };
-        let (log, holds) = (self.log.clone(), self.holds.clone());
-        let server = catch_up::Server::new(engine.clone(), log, holds, snapshots);
-        let receiver = catch_up::Receiver {
-            engine: engine.clone(),
-            files: seams.files.clone(),
-            checkpoints: self.checkpoints.clone(),
-        };
+        let log = (self.log.clone(), self.holds.clone());
+        let server = catch_up::Server::new(engine.clone(), log, snapshots, self.counts.clone());
+        let (files, checkpoints) = (seams.files.clone(), self.checkpoints.clone());
+        let shown = (self.warnings.clone(), self.counts.clone());
+        let receiver = catch_up::Receiver::new(engine.clone(), files, checkpoints, shown);
         let parts = ReplicationParts {
             engine: engine.clone(),
             log: self.log.clone(),

@@ -14,11 +14,14 @@ mod driver;
 pub mod frame;
 mod gossip;
 pub mod links;
+mod pace;
 pub mod parts;
 pub mod regions;
 mod server;
 pub mod session;
+mod snapshot_call;
 pub mod staged;
+pub mod staging;
 pub mod traffic;
 pub mod trust;
 
@@ -43,6 +46,7 @@ use crate::replication::catch_up::{CatchUp, SnapshotParts};
 use crate::replication::company::Company;
 use crate::replication::dialer::Target;
 use crate::replication::links::LinkBoard;
+use crate::replication::pace::Pace;
 use crate::replication::trust::AllowedRegions;
 use crate::seams::{Listener, Membership, Randomness, Transport};
 
@@ -99,6 +103,7 @@ pub struct ReplicationOptions {
     pub dial_timeout_ms: u64,
     pub window_bytes: usize,
     pub block_bytes: usize,
+    pub catch_up_bytes_per_second: u64,
 }
 
 /// What a peer said when its session began.
@@ -139,6 +144,8 @@ pub(crate) struct Exchange {
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
     counts: Arc<Counts>,
+    /// What peers that are far behind are sent.
+    pace: Pace,
     answers: watch::Sender<PeerAnswers>,
     /// Every task of replication is spawned here.
     tasks: TaskTracker,
@@ -185,6 +192,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         links: parts.links,
         acks: parts.acks,
         counts: parts.counts,
+        pace: Pace::new(options.catch_up_bytes_per_second),
         answers,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

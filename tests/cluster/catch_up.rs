@@ -1,8 +1,10 @@
 //! A region that was away for longer than the log reaches back is given a snapshot.
 
 use likewise::client::{Batch, Client};
+use likewise::wire::v1::GetStatusResponse;
 use tokio::sync::watch;
 
+use crate::process::counted::Counted;
 use crate::process::eventually;
 use crate::process::load::Load;
 use crate::process::node::{Node, PATIENCE, Setup};
@@ -138,6 +140,50 @@ async fn a_region_beyond_the_cut_gets_a_snapshot_under_writes_on_both_sides() {
         assert!(node.likes("shared", &user(5)).await.1 && !node.likes("shared", &user(45)).await.1);
         assert!(!node.likes("shared", &user(105)).await.1);
     }
+}
+
+/// A transfer that breaks when nine tenths are over sends the rest, and little of it twice.
+#[tokio::test]
+async fn a_snapshot_broken_late_goes_on_where_it_was() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let setup = |region: &str| {
+        small_logs(Setup::new(region, folder.path().join(region)))
+            .set("REPLICATION__CATCH_UP_BYTES_PER_SECOND", 4 << 20)
+            .set("REPLICATION__SNAPSHOT_CHUNK_BYTES", 64 << 10)
+    };
+    let eu = setup("eu").start().await;
+    let witness = setup("us").peer("eu", eu.peer_address).start().await;
+    let mut posts = 0;
+    while !has_cut(&eu) {
+        like_all(&eu.client, &format!("post-{posts}")).await;
+        posts += 1;
+        assert!(posts < 200, "the log is never cut");
+    }
+    witness.kill().await;
+    let mut arrived = Vec::new();
+    for (region, is_broken) in [("ap", false), ("sa", true)] {
+        let wire = Counted::lay().await;
+        wire.lead_to(eu.peer_address);
+        if is_broken {
+            wire.break_at(arrived[0] / 10 * 9);
+        }
+        let node = setup(region).peer("eu", wire.address).start().await;
+        let wanted = eu.status().await.fingerprint;
+        let here = |status: &GetStatusResponse| status.settled && status.fingerprint == wanted;
+        let status = node.status_where("the state is here", PATIENCE, here).await;
+        assert_eq!(wire.has_broken(), is_broken);
+        let count = |name: &str| {
+            let found = status.counts.iter().find(|count| count.name == name);
+            found.expect("it is counted").value
+        };
+        assert_eq!(count("snapshots_merged"), 1);
+        assert_eq!(count("snapshots_resumed"), u64::from(is_broken));
+        assert_eq!(count("snapshots_broken"), u64::from(is_broken));
+        arrived.push(wire.arrived());
+        node.kill().await;
+    }
+    let again = arrived[1].saturating_sub(arrived[0]);
+    assert!(again < arrived[0] / 10, "{arrived:?}: {again} bytes again");
 }
 
 /// The same few users like and unlike, over and over, in each region.

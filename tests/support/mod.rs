@@ -3,6 +3,7 @@
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
 pub mod oracle;
+pub mod transfer;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -21,7 +22,7 @@ use likewise::engine::read::{Detail, PostView};
 use likewise::engine::record;
 use likewise::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
 use likewise::engine::remote::{Applied, RemoteError};
-use likewise::engine::snapshot::{Part, Snapshot, SnapshotOptions};
+use likewise::engine::snapshot::{Part, Snapshot, SnapshotError, SnapshotOptions, Wanted};
 use likewise::engine::write::{WriteError, Written};
 use likewise::engine::{Engine, EngineOptions};
 use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
@@ -335,17 +336,29 @@ impl Node {
     }
 
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(Wanted::everything()).expect("settled")
+    }
+
+    pub fn snapshot_of(&self, wanted: Wanted) -> Result<Snapshot, SnapshotError> {
+        self.begin_snapshot(wanted, 1 << 30)
+    }
+
+    /// One for which so many bytes of log may be kept.
+    pub fn snapshot_within(&self, log_bytes_max: u64) -> Result<Snapshot, SnapshotError> {
+        self.begin_snapshot(Wanted::everything(), log_bytes_max)
+    }
+
+    fn begin_snapshot(
+        &self,
+        wanted: Wanted,
+        log_bytes_max: u64,
+    ) -> Result<Snapshot, SnapshotError> {
         let options = SnapshotOptions {
             chunk_bytes: 1,
-            log_bytes_max: 1 << 30,
+            log_bytes_max,
         };
-        Snapshot::begin(
-            self.engine.clone(),
-            self.reader.clone(),
-            &self.holds,
-            options,
-        )
-        .expect("settled")
+        let (engine, reader) = (self.engine.clone(), self.reader.clone());
+        Snapshot::begin(engine, reader, &self.holds, options, wanted)
     }
 
     /// The whole snapshot at once.

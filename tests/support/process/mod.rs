@@ -3,6 +3,7 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
+pub mod counted;
 pub mod load;
 pub mod node;
 pub mod world;
