@@ -11,9 +11,10 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::codec::{DecodeError, block};
+use crate::codec::DecodeError;
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::Dots;
+use crate::crdt::event::Block;
 use crate::crdt::fingerprint::UserHash;
 use crate::crdt::merge::{self, Knowledge, Other, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
@@ -131,10 +132,7 @@ async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, End
             Part::Chunks(some) => chunks += some.len() as u64,
             Part::Tail(bytes) => {
                 blocks += 1;
-                let block = block::decode(&bytes, &mut &engine.replicas)?;
-                if block.first_seq <= reached.get(block.replica) + 1 {
-                    reached.raise(block.replica, block.last_seq());
-                }
+                follow(&mut reached, &engine.decode_block(&bytes)?)?;
             }
             Part::End(ending) if !reached.covers_all(&ending.vector) => {
                 return Err(MergeError::Form("its tail does not lead to its end"));
@@ -148,6 +146,18 @@ async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, End
     Err(MergeError::Form("it has no end"))
 }
 
+/// A block of the tail follows on the beginning and the blocks before it; one that does not would be found out only
+/// when all else is merged.
+fn follow(reached: &mut VersionVector, block: &Block) -> Result<(), MergeError> {
+    let mut predecessors = block.predecessors.iter().flatten();
+    let is_next = block.first_seq <= reached.get(block.replica) + 1;
+    if !is_next || !predecessors.all(|(replica, seq)| reached.get(*replica) >= *seq) {
+        return Err(MergeError::Form("its tail has a gap"));
+    }
+    reached.raise(block.replica, block.last_seq());
+    Ok(())
+}
+
 /// The log from F to E. It came with the snapshot, so it is applied without being logged here.
 async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeError> {
     let mut blocks = Vec::new();
@@ -157,7 +167,7 @@ async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeE
         }
     }
     for bytes in blocks {
-        let decoded = block::decode(&bytes, &mut &engine.replicas)?;
+        let decoded = engine.decode_block(&bytes)?;
         match engine.replay(&decoded) {
             Replayed::Applied(section) => engine.push_prints(*section)?,
             Replayed::Covered => {}

@@ -45,6 +45,7 @@ use crate::replication::{
 };
 use crate::seams::files::LockGuard;
 use crate::seams::{Listener, Transport, WorkerHandle, Workers};
+use crate::versions::Dialect;
 
 pub use run::run;
 
@@ -82,6 +83,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         request_window_items_max: config.engine.request_window_items_max,
         orphan_removals_max: config.engine.orphan_removals_max,
         watchers_max: config.engine.watchers_max,
+        dialect: Dialect::default(),
     }
 }
 

@@ -21,7 +21,6 @@ use crate::ids::Replica;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
 use crate::replication::dialer;
 use crate::replication::{Exchange, PeerEndpoint};
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::wire::frames::write_replica;
 use crate::wire::replication::replication_service_client::ReplicationServiceClient;
 use crate::wire::replication::{SnapshotRequest, SnapshotResponse};
@@ -206,9 +205,10 @@ async fn take_snapshot(
     peer: &Replica,
     endpoint: &PeerEndpoint,
 ) -> Result<(), SnapshotFault> {
+    let protocol = &exchange.engine.options().dialect.protocol;
     let request = SnapshotRequest {
-        protocol_min: PROTOCOL_MIN,
-        protocol_max: PROTOCOL_MAX,
+        protocol_min: *protocol.start(),
+        protocol_max: *protocol.end(),
         cluster: exchange.engine.cluster().as_str().to_owned(),
         replica: Some(write_replica(&exchange.engine.own())),
         ..SnapshotRequest::default()

@@ -6,6 +6,7 @@
 
 pub mod ack_table;
 pub mod catch_up;
+mod conflict;
 mod dialer;
 mod driver;
 pub mod frame;
@@ -107,6 +108,7 @@ pub(crate) struct Exchange {
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
     counts: Arc<Counts>,
+    comparisons: Arc<conflict::Turns>,
     answers: watch::Sender<PeerAnswers>,
     /// Every task of replication is spawned here.
     tasks: TaskTracker,
@@ -149,6 +151,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         links: parts.links,
         acks: parts.acks,
         counts: parts.counts,
+        comparisons: Arc::default(),
         answers,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

@@ -2,10 +2,12 @@
 //! clients' messages are checked and put into the words of the domain.
 
 pub mod batch;
+pub mod codec;
 pub mod field;
 pub mod requests;
 
 pub mod frames;
+pub mod scan;
 
 /// The public interface.
 pub mod v1 {

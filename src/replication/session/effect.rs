@@ -1,11 +1,12 @@
 //! What goes into a session's machine and what comes out of it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::codec::DecodeError;
-use crate::codec::block::{self, BlockHead};
+use crate::codec::block::{self, BlockHead, HeadAndPredecessors};
 use crate::crdt::dot::{ReplicaIndex, Replicas};
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::ShortForm;
@@ -20,6 +21,8 @@ use crate::replication::frame::{BadFrame, CloseReason, Frame};
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub cluster: ClusterId,
+    /// Versions of the protocol that this node speaks.
+    pub protocol: RangeInclusive<u32>,
     /// The region that the dialled address is said to belong to.
     pub expected_region: Option<Region>,
     pub heartbeat_ms: u64,
@@ -47,8 +50,13 @@ pub trait Knowledge: Send + Sync {
         self.table().intern(replica)
     }
 
-    fn head(&self, block: &[u8]) -> Result<BlockHead, DecodeError> {
-        block::head(block, &mut self.table())
+    /// The number of a replica that a peer speaks of, whether it ever was or not.
+    fn intern_claimed(&self, replica: &Replica) -> Option<ReplicaIndex> {
+        self.table().intern_claimed(replica)
+    }
+
+    fn beginning(&self, block: &[u8]) -> Result<HeadAndPredecessors, DecodeError> {
+        block::beginning(block, &mut self.table())
     }
 }
 
@@ -72,6 +80,12 @@ pub enum Verdict {
     /// To be tried again in a moment.
     Busy,
     Malformed(String),
+    /// It holds an event of a kind that this node does not know.
+    UnknownKind {
+        kind: u64,
+    },
+    /// An event in it is known here with other contents.
+    Conflict(String),
     Alarm {
         claimed: u64,
         made: u64,

@@ -1,6 +1,7 @@
 //! The machine, two at a time and back to back, over nodes in memory.
 
 mod hostile;
+mod withhold;
 mod world;
 
 use std::sync::Arc;
