@@ -15,7 +15,7 @@ pub const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol between peers that this build speaks.
 pub const PROTOCOL_MAX: u32 = 1;
 /// Newest kind of event that this build reads and writes.
-pub const EVENT_KIND_MAX: u8 = 3;
+pub const EVENT_KIND_MAX: u8 = 4;
 
 /// What a node speaks and reads. Always that of its build, but for tests of upgrades: they run a node as an older or
 /// a newer build would run it.

@@ -31,6 +31,9 @@ pub enum Action {
         increments: u64,
         decrements: u64,
     },
+    /// These replicas have been retired: their region holds back nothing until a newer one comes. Says nothing
+    /// of any post.
+    Retire { replicas: Vec<ReplicaIndex> },
 }
 
 /// One event of a block; its number follows from its place.

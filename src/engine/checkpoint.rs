@@ -14,7 +14,7 @@ use bytes::Bytes;
 use parking_lot::Mutex;
 
 use crate::codec::vector::{put_entries, put_frontier};
-use crate::crdt::dot::Replicas;
+use crate::crdt::dot::{ReplicaIndex, Replicas};
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::OutcomeUnknown;
 use crate::engine::post::Post;
@@ -259,6 +259,9 @@ impl Checkpointer {
             user: orphan.user.to_string(),
             by_client: instant.client_orphans.contains(&dot),
         });
+        let row = |replica: &ReplicaIndex| ReplicaRow::of(replicas.id(*replica));
+        let mut retired: Vec<_> = instant.regions.retired().iter().collect();
+        retired.sort_unstable();
         let requests = instant.requests.iter();
         rows::encode_meta(&MetaRow {
             frontier,
@@ -270,6 +273,8 @@ impl Checkpointer {
             replay_from: instant.published.position.0,
             shows: shows.0,
             finished_at_ms: self.engine.now_ms(),
+            retired: retired.into_iter().map(row).collect(),
+            met: instant.regions.met().values().map(row).collect(),
         })
     }
 

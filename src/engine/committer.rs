@@ -3,7 +3,7 @@
 //! Order, and its reason: append and sync → remember requests → publish the frontier and fingerprint →
 //! answer those who wait → mark watched posts. Whoever is answered finds its own write published.
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeSet, HashMap, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -30,6 +30,8 @@ pub struct Committer {
     log: LogWriter,
     frontier: Frontier,
     sums: RangeSums,
+    /// Replicas that have been retired. Changes seldom.
+    retired: Arc<HashSet<ReplicaIndex>>,
     position: Position,
 }
 
@@ -38,7 +40,9 @@ impl Committer {
     pub fn new(engine: Arc<Engine>, log: LogWriter, frontier: Frontier, sums: RangeSums) -> Self {
         let position = log.end();
         engine.queue.set_room(log.room());
+        let retired = Arc::new(engine.regions().retired().clone());
         let committer = Self {
+            retired,
             engine,
             log,
             frontier,
@@ -108,7 +112,9 @@ impl Committer {
             }
             if let Some(raise) = &section.raise {
                 self.frontier.raise(&raise.vector, &raise.lineage);
+                self.retire(&raise.retired);
             }
+            self.retire(&section.retired);
             for (range, change) in &section.prints {
                 self.sums.add(*range, *change);
             }
@@ -127,6 +133,12 @@ impl Committer {
         self.engine.watchers.mark(watched.map(|post| post.number));
     }
 
+    fn retire(&mut self, replicas: &[ReplicaIndex]) {
+        if !replicas.is_empty() {
+            Arc::make_mut(&mut self.retired).extend(replicas);
+        }
+    }
+
     fn advance(&mut self, replica: ReplicaIndex, predecessors: Option<&ShortForm>, last: u64) {
         if let Some(predecessors) = predecessors {
             self.frontier.begin(replica, predecessors.clone());
@@ -139,7 +151,8 @@ impl Committer {
         let (own, _) = self.engine.queue.own();
         let replicas = (self.engine.replicas.all(), own);
         let log = (ticket, self.position);
-        Arc::new(Published::new(log, frontier, self.sums.clone(), replicas))
+        let published = Published::new(log, frontier, self.sums.clone(), replicas);
+        Arc::new(published.with_retired(self.retired.clone()))
     }
 }
 
@@ -286,7 +299,7 @@ impl Gathering {
         let mut before = None;
         for mut event in events.take(count) {
             match &mut event.action {
-                Action::Empty => {}
+                Action::Empty | Action::Retire { .. } => {}
                 Action::Like { post, .. } | Action::Unlike { post, .. } => {
                     *post = self.post_place(*post, &mut before, section);
                 }

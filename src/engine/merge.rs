@@ -109,6 +109,7 @@ pub async fn merge_stage(
     checkpointer.checkpoint_of_merge().await?;
     engine.publish_raise(beginning, &ending).await?;
     engine.release();
+    engine.renew_if_retired();
     Ok(())
 }
 
@@ -393,6 +394,9 @@ impl Engine {
         let mut section = Section::default();
         let mut orphans = self.orphans.lock();
         let mut frontier = self.frontier.write();
+        self.regions
+            .lock()
+            .retire(beginning.retired.iter().copied());
         frontier.raise(&beginning.vector, &beginning.lineage);
         for (dot, orphan) in orphans.resolve_covered(&frontier) {
             section
@@ -415,6 +419,7 @@ impl Engine {
             raise: Some(Raise {
                 vector: joined(&beginning.vector, &ending.vector),
                 lineage,
+                retired: beginning.retired,
             }),
             ..Section::default()
         };

@@ -7,7 +7,7 @@
 //!
 //! Order of locks: `remote` → shards in ascending order → posts' figures in the order of
 //! their numbers → `orphans` → `held` →
-//! `frontier` → the queue's → the requests'. None is held across an await.
+//! `frontier` → the queue's → the requests' → `regions`. None is held across an await.
 
 pub mod apply;
 pub mod checkpoint;
@@ -23,6 +23,7 @@ pub mod published;
 pub mod read;
 pub mod record;
 pub mod recovery;
+pub mod regions;
 pub mod remote;
 pub mod replicas;
 pub mod requests;
@@ -56,6 +57,7 @@ use crate::engine::commit::{CommitQueue, CommitWait};
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Directory, Post};
 use crate::engine::published::{Board, Published};
+use crate::engine::regions::Regions;
 use crate::engine::replicas::ReplicaTable;
 use crate::engine::requests::{Remembered, Requests, Window};
 use crate::engine::shard::Shard;
@@ -122,6 +124,8 @@ pub struct Engine {
     held: RwLock<Option<VersionVector>>,
     /// By replica, from where the log is whole: a snapshot raises the frontier past events that were never logged.
     floor: RwLock<VersionVector>,
+    /// Innermost: nothing is locked under it.
+    regions: Mutex<Regions>,
     queue: CommitQueue,
     board: Board,
     requests: Requests,
@@ -141,6 +145,7 @@ pub struct Instant {
     /// Those of them that this node's clients asked for.
     pub client_orphans: HashSet<Dot>,
     pub requests: Vec<(RequestId, Remembered)>,
+    pub regions: Regions,
     /// Published when it was taken: replay from its position repeats nothing that matters and misses nothing.
     pub published: Arc<Published>,
 }
@@ -170,6 +175,7 @@ impl Engine {
             frontier: RwLock::default(),
             held: RwLock::default(),
             floor: RwLock::default(),
+            regions: Mutex::default(),
             queue: CommitQueue::new(own),
             board: Board::new(Published::nothing(replicas.all(), own)),
             requests: Requests::new(window),
@@ -293,6 +299,8 @@ impl Engine {
             orphans,
             client_orphans,
             requests: self.requests.snapshot(),
+            // After the frontier: a peer's retirement is applied before the frontier covers it.
+            regions: self.regions(),
             published,
         }
     }

@@ -1,5 +1,6 @@
 //! What is durable here, and therefore may be shown: the only view of it that leaves the node.
 
+use std::collections::HashSet;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -26,6 +27,8 @@ pub struct Published {
     /// Replicas known when this was published: all that `vector` speaks of are among them.
     pub replicas: Arc<Replicas>,
     pub own: ReplicaIndex,
+    /// Replicas that have been retired.
+    pub retired: Arc<HashSet<ReplicaIndex>>,
     token: OnceLock<Arc<str>>,
 }
 
@@ -44,8 +47,14 @@ impl Published {
             sums,
             replicas,
             own,
+            retired: Arc::default(),
             token: OnceLock::new(),
         }
+    }
+
+    pub fn with_retired(mut self, retired: Arc<HashSet<ReplicaIndex>>) -> Self {
+        self.retired = retired;
+        self
     }
 
     /// Before anything was ever written.

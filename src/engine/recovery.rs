@@ -213,6 +213,13 @@ fn restore_meta(engine: &Engine, meta: &MetaRow, sums: &mut RangeSums) -> Result
             .requests
             .restore(id, row.digest, row.at_ms, items, token);
     }
+    for row in &meta.retired {
+        let replica = engine.replicas.intern(&row.replica()?)?;
+        engine.regions.lock().retire([replica]);
+    }
+    for row in &meta.met {
+        engine.meet(engine.replicas.intern(&row.replica()?)?);
+    }
     engine.note_checkpointed(meta.finished_at_ms);
     Ok(())
 }

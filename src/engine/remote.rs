@@ -86,7 +86,12 @@ impl Engine {
         let reserve = || self.queue.reserve(demand).map(Some);
         let (slot, section) = self.apply_block(&decoded, have, section, reserve)?;
         let slot = slot.expect("reserved");
-        Ok(Applied::New(slot.fill(section)))
+        let retires = !section.retired.is_empty();
+        let wait = slot.fill(section);
+        if retires {
+            self.renew_if_retired();
+        }
+        Ok(Applied::New(wait))
     }
 
     /// Applies a block of this folder's own log, or of a snapshot's tail, also while its replica is held.
@@ -112,7 +117,7 @@ impl Engine {
         let named = decoded.events.iter().flat_map(|event| match &event.action {
             Action::Like { replaced, .. } => replaced.as_slice(),
             Action::Unlike { removed, .. } => removed.as_slice(),
-            Action::Empty | Action::Add { .. } => &[],
+            Action::Empty | Action::Add { .. } | Action::Retire { .. } => &[],
         });
         let named = named.filter(|dot| dot.replica == own).map(|dot| dot.seq);
         let events = (decoded.replica == own).then(|| decoded.last_seq());
@@ -221,7 +226,7 @@ impl Engine {
                 let post = &posts[*post as usize];
                 Some(post.shard_of(UserHash::of(user), self.shards.len()))
             }
-            Action::Empty | Action::Add { .. } => None,
+            Action::Empty | Action::Add { .. } | Action::Retire { .. } => None,
         }
     }
 }
@@ -239,6 +244,10 @@ impl Applier<'_, '_> {
     fn apply(&mut self, dot: Dot, event: &Event, decoded: &Block, posts: &[Arc<Post>]) {
         match &event.action {
             Action::Empty => {}
+            Action::Retire { replicas } => {
+                self.engine.regions.lock().retire(replicas.iter().copied());
+                self.section.retired.extend(replicas);
+            }
             Action::Like {
                 post,
                 user,

@@ -302,6 +302,10 @@ pub struct MetaRow {
     /// The log position that rows may show: a log that ends before it is refused.
     pub shows: u64,
     pub finished_at_ms: u64,
+    /// Replicas that have been retired.
+    pub retired: Vec<ReplicaRow>,
+    /// Of each region the replica that completed a session last.
+    pub met: Vec<ReplicaRow>,
 }
 
 pub fn encode_meta(meta: &MetaRow) -> Result<Bytes, RowError> {
@@ -415,15 +419,15 @@ mod tests {
     }
 
     fn old_meta() -> MetaRow {
-        let replica = ReplicaRow {
+        let replica = |epoch| ReplicaRow {
             region: "eu".to_owned(),
-            epoch: [7; 16],
+            epoch: [epoch; 16],
         };
         MetaRow {
             frontier: vec![1, 2, 3],
             floor: vec![4],
             orphans: vec![OrphanRow {
-                replica,
+                replica: replica(7),
                 seq: 5,
                 post: "p".to_owned(),
                 user: "ann".to_owned(),
@@ -439,6 +443,8 @@ mod tests {
             replay_from: 9,
             shows: 10,
             finished_at_ms: 11,
+            retired: vec![replica(12)],
+            met: vec![replica(13)],
         }
     }
 

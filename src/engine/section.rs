@@ -5,7 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 
 use crate::codec::block::BlockHead;
-use crate::crdt::dot::Dot;
+use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::crdt::event::Event;
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::{Lineage, ShortForm};
@@ -25,6 +25,7 @@ pub struct RemoteBlock {
 pub struct Raise {
     pub vector: VersionVector,
     pub lineage: Lineage,
+    pub retired: Vec<ReplicaIndex>,
 }
 
 /// Everything that one slot brings.
@@ -48,4 +49,6 @@ pub struct Section {
     /// Posts that changed and are watched.
     pub watched: Vec<Arc<Post>>,
     pub raise: Option<Raise>,
+    /// Replicas that were retired.
+    pub retired: Vec<ReplicaIndex>,
 }

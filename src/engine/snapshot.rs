@@ -10,7 +10,7 @@ use std::sync::atomic::Ordering;
 use bytes::Bytes;
 
 use crate::codec::DecodeError;
-use crate::crdt::dot::Dots;
+use crate::crdt::dot::{Dots, ReplicaIndex};
 use crate::crdt::frontier::{Frontier, Lineage};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::version_vector::VersionVector;
@@ -47,6 +47,8 @@ pub struct Beginning {
     pub vector: VersionVector,
     pub lineage: Lineage,
     pub orphans: OrphanRemovals,
+    /// Replicas that have been retired.
+    pub retired: Vec<ReplicaIndex>,
 }
 
 /// What closes a snapshot.
@@ -138,6 +140,7 @@ impl Snapshot {
             vector,
             lineage,
             orphans: instant.orphans,
+            retired: instant.regions.retired().iter().copied().collect(),
         };
         let posts = engine.directory.sorted().into_iter();
         Ok(Self {

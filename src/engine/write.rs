@@ -20,7 +20,7 @@ use crate::engine::shard::Shard;
 use crate::ids::RequestId;
 
 /// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
-const SECTION_BYTES: usize = 512;
+pub(super) const SECTION_BYTES: usize = 512;
 
 /// What became of a write, once it is durable.
 #[derive(Debug, Clone)]

@@ -78,6 +78,11 @@ fn write_beginning(beginning: &Beginning, replicas: &Replicas) -> wire::Snapshot
         frontier: Some(write_vector(beginning.vector.iter(), replicas)),
         lineage: lineage.collect(),
         orphan_removals: orphans.collect(),
+        retired: beginning
+            .retired
+            .iter()
+            .map(|replica| write_replica(replicas.id(*replica)))
+            .collect(),
         ..wire::SnapshotBegin::default()
     }
 }
@@ -258,10 +263,15 @@ fn read_beginning(
             return Err(invalid("orphan removal"));
         }
     }
+    let mut retired = Vec::with_capacity(begin.retired.len().min(REPLICAS_MAX));
+    for replica in begin.retired {
+        retired.push(read_replica(Some(replica), intern)?);
+    }
     Ok(Beginning {
         vector,
         lineage,
         orphans,
+        retired,
     })
 }
 

@@ -50,7 +50,7 @@ pub fn facts(bytes: &Bytes) -> Vec<(NamedDot, Did)> {
     let post = |at: u32| decoded.posts[at as usize].clone();
     let fact = |(dot, event): (Dot, &likewise::crdt::event::Event)| {
         let did = match &event.action {
-            Action::Empty => Did::Nothing,
+            Action::Empty | Action::Retire { .. } => Did::Nothing,
             Action::Like {
                 post: at,
                 user,

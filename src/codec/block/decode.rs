@@ -1,6 +1,6 @@
 //! Bytes → block, with strict limits.
 
-use super::{ADD, EMPTY, LIKE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT, read_head};
+use super::{ADD, EMPTY, LIKE, RETIRE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT, read_head};
 use crate::codec::columns::{runs, runs_below};
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::vector::Intern;
@@ -138,16 +138,25 @@ impl Columns {
                     removed: named.next().expect(missing),
                 },
                 ADD => add(reader, posts.next().expect(missing), counters)?,
+                // Its replicas stand behind all adds.
+                RETIRE => Action::Retire { replicas: vec![] },
                 _ => Action::Empty,
             };
             events.push(Event { time_ms, action });
+        }
+        for event in &mut events {
+            if let Action::Retire { replicas } = &mut event.action {
+                *replicas = retired(reader, dictionary)?;
+            }
         }
         Ok(events)
     }
 }
 
 fn posts_of_likes(actions: &[i64], posts: &[u32]) -> Vec<u32> {
-    let with_post = actions.iter().filter(|kind| **kind != EMPTY);
+    let with_post = actions
+        .iter()
+        .filter(|kind| ![EMPTY, RETIRE].contains(kind));
     let both = with_post.zip(posts);
     both.filter(|(kind, _)| **kind == LIKE)
         .map(|(_, post)| *post)
@@ -230,6 +239,30 @@ fn dots(
         dots.push(dot);
     }
     Ok(dots)
+}
+
+/// Positions ascend, so that no replica comes twice.
+fn retired(
+    reader: &mut Reader<'_>,
+    dictionary: &[ReplicaIndex],
+) -> Result<Vec<ReplicaIndex>, DecodeError> {
+    let what = "retired replicas";
+    let at = reader.position();
+    let count = reader.count(what, REPLICAS_MAX)?;
+    let mut replicas = Vec::with_capacity(count);
+    let mut next = 0;
+    for _ in 0..count {
+        let place = reader.bounded(what, dictionary.len() as u64 - 1)?;
+        if place < next {
+            return Err(DecodeError::Invalid { what, at });
+        }
+        next = place + 1;
+        replicas.push(dictionary[place as usize]);
+    }
+    match replicas.is_empty() {
+        true => Err(DecodeError::Invalid { what, at }),
+        false => Ok(replicas),
+    }
 }
 
 fn add(reader: &mut Reader<'_>, post: u32, counters: usize) -> Result<Action, DecodeError> {

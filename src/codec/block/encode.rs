@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::{ADD, EMPTY, LIKE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT};
+use super::{ADD, EMPTY, LIKE, RETIRE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT};
 use crate::codec::columns::put_runs;
 use crate::codec::reader::{put_prefixed, put_replica, put_signed, put_varint};
 use crate::codec::vector::put_entries;
@@ -43,6 +43,7 @@ pub fn encode(block: &Block, replicas: &Replicas) -> Vec<u8> {
     put_increments(&mut out, block);
     put_dots(&mut out, block, &dictionary);
     put_adds(&mut out, &block.events);
+    put_retired(&mut out, block, &dictionary);
     out
 }
 
@@ -52,12 +53,13 @@ fn kind(action: &Action) -> i64 {
         Action::Like { .. } => LIKE,
         Action::Unlike { .. } => UNLIKE,
         Action::Add { .. } => ADD,
+        Action::Retire { .. } => RETIRE,
     }
 }
 
 fn post_of(action: &Action) -> Option<u32> {
     match action {
-        Action::Empty => None,
+        Action::Empty | Action::Retire { .. } => None,
         Action::Like { post, .. } | Action::Unlike { post, .. } | Action::Add { post, .. } => {
             Some(*post)
         }
@@ -67,7 +69,7 @@ fn post_of(action: &Action) -> Option<u32> {
 fn user_of(action: &Action) -> Option<&UserId> {
     match action {
         Action::Like { user, .. } | Action::Unlike { user, .. } => Some(user),
-        Action::Empty | Action::Add { .. } => None,
+        Action::Empty | Action::Add { .. } | Action::Retire { .. } => None,
     }
 }
 
@@ -75,11 +77,21 @@ fn dots_of(action: &Action) -> Option<&Dots> {
     match action {
         Action::Like { replaced, .. } => Some(replaced),
         Action::Unlike { removed, .. } => Some(removed),
-        Action::Empty | Action::Add { .. } => None,
+        Action::Empty | Action::Add { .. } | Action::Retire { .. } => None,
     }
 }
 
-/// Writes the replicas of named dots other than the block's own, which has position 0.
+/// Replicas that an event speaks of.
+fn replicas_of(action: &Action) -> impl Iterator<Item = ReplicaIndex> {
+    let retired = match action {
+        Action::Retire { replicas } => replicas.as_slice(),
+        _ => &[],
+    };
+    let named = dots_of(action).into_iter().flatten();
+    named.map(|dot| dot.replica).chain(retired.iter().copied())
+}
+
+/// Writes the replicas of named dots and retirements other than the block's own, which has position 0.
 fn put_dictionary(
     out: &mut Vec<u8>,
     block: &Block,
@@ -87,16 +99,12 @@ fn put_dictionary(
 ) -> HashMap<ReplicaIndex, u64> {
     let mut dictionary = HashMap::from([(block.replica, 0)]);
     let mut others = Vec::new();
-    for dot in block
-        .events
-        .iter()
-        .filter_map(|event| dots_of(&event.action))
-        .flatten()
-        .filter(|dot| dot.replica != block.replica)
-    {
+    let events = block.events.iter();
+    let named = events.flat_map(|event| replicas_of(&event.action));
+    for replica in named.filter(|replica| *replica != block.replica) {
         let next = dictionary.len() as u64;
-        dictionary.entry(dot.replica).or_insert_with(|| {
-            others.push(dot.replica);
+        dictionary.entry(replica).or_insert_with(|| {
+            others.push(replica);
             next
         });
     }
@@ -210,6 +218,17 @@ fn put_adds(out: &mut Vec<u8>, events: &[Event]) {
             put_varint(out, u64::from(*counter));
             put_varint(out, *increments);
             put_varint(out, *decrements);
+        }
+    }
+}
+
+fn put_retired(out: &mut Vec<u8>, block: &Block, dictionary: &HashMap<ReplicaIndex, u64>) {
+    for event in &block.events {
+        if let Action::Retire { replicas } = &event.action {
+            let mut places: Vec<u64> = replicas.iter().map(|replica| dictionary[replica]).collect();
+            places.sort_unstable();
+            put_varint(out, places.len() as u64);
+            places.iter().for_each(|place| put_varint(out, *place));
         }
     }
 }

@@ -5,24 +5,24 @@ use std::sync::Arc;
 use crate::replication::session::tests::world::{Link, Node, run};
 use crate::versions::Dialect;
 
-const NEWEST: u8 = 3;
+/// The kind of the events that an older node here does not read.
+const ADD: u8 = 3;
 
-/// A node that does not read the newest kind of event.
+/// A node that reads only the kinds before that.
 fn older(region: &str, epoch: u128) -> Arc<Node> {
     let node = Node::new(region, epoch);
-    node.inner.lock().kind_max = NEWEST - 1;
+    node.inner.lock().kind_max = ADD - 1;
     node
 }
 
 #[test]
 fn only_the_replica_with_unknown_kinds_is_passed_over() {
-    assert_eq!(Dialect::default().kind_max, NEWEST);
     let (ap, eu, us) = (Node::new("ap", 1), Node::new("eu", 2), older("us", 3));
     let mut now = 0;
     let mut links = [Link::new(&ap, &eu, now), Link::new(&eu, &us, now)];
     eu.write(2);
     run(&mut links, &mut now, 100);
-    eu.write_newest(1);
+    eu.write_adds(1);
     for _ in 0..200 {
         eu.write(1);
         ap.write(1);
@@ -49,7 +49,7 @@ fn only_the_replica_with_unknown_kinds_is_passed_over() {
     let told = links[1].0.session.standing(now).problem;
     assert!(told.contains("upgrade the peer"), "{told}");
 
-    us.inner.lock().kind_max = NEWEST;
+    us.inner.lock().kind_max = Dialect::default().kind_max;
     links[1] = Link::new(&eu, &us, now);
     run(&mut links, &mut now, 3_000);
     assert_eq!(us.frontier(), eu.frontier());
@@ -63,7 +63,7 @@ fn a_replica_that_follows_on_a_withheld_one_is_withheld_too() {
     eu.write(1);
     let mut links = [Link::new(&eu, &us, now)];
     run(&mut links, &mut now, 100);
-    eu.write_newest(1);
+    eu.write_adds(1);
     run(&mut links, &mut now, 100);
     // Its process ends, and the next one's first event names it.
     eu.restart(4);
@@ -76,7 +76,7 @@ fn a_replica_that_follows_on_a_withheld_one_is_withheld_too() {
     assert_eq!(us.frontier().len(), 1);
     assert_eq!(links[0].1.resumes, 0);
     assert_eq!(links[0].1.ended, None);
-    us.inner.lock().kind_max = NEWEST;
+    us.inner.lock().kind_max = Dialect::default().kind_max;
     links = [Link::new(&eu, &us, now)];
     run(&mut links, &mut now, 3_000);
     assert_eq!(us.frontier(), eu.frontier());
@@ -86,12 +86,12 @@ fn a_replica_that_follows_on_a_withheld_one_is_withheld_too() {
 fn what_is_withheld_is_relayed_to_those_who_know_it() {
     let (ap, eu, us) = (Node::new("ap", 1), older("eu", 2), Node::new("us", 3));
     let mut now = 0;
-    ap.write_newest(1);
+    ap.write_adds(1);
     // The older one stands between the two, then the upgraded one passes on what came before.
     let mut links = [Link::new(&ap, &eu, now), Link::new(&eu, &us, now)];
     run(&mut links, &mut now, 3_000);
     assert_eq!(us.frontier().len(), 0);
-    eu.inner.lock().kind_max = NEWEST;
+    eu.inner.lock().kind_max = Dialect::default().kind_max;
     links[0] = Link::new(&ap, &eu, now);
     run(&mut links, &mut now, 3_000);
     assert_eq!(us.frontier(), ap.frontier());

@@ -122,8 +122,8 @@ impl Node {
         self.write_action(events, Action::Empty);
     }
 
-    /// Events of the newest kind.
-    pub fn write_newest(&self, events: usize) {
+    /// Events of a kind that an older node may not know.
+    pub fn write_adds(&self, events: usize) {
         let action = Action::Add {
             post: 0,
             counter: 0,
