@@ -130,7 +130,10 @@ async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, End
     while let Some(part) = parts.next().await? {
         match part {
             Part::Begin(_) => return Err(MergeError::Form("it begins twice")),
-            Part::Chunks(some) => chunks += some.len() as u64,
+            Part::Chunks(some) => {
+                engine.check_chunks_not_ours(&some)?;
+                chunks += some.len() as u64;
+            }
             Part::Tail(bytes) => {
                 blocks += 1;
                 follow(&mut reached, &engine.decode_block(&bytes)?)?;
@@ -183,6 +186,25 @@ impl Engine {
         let (own, made) = self.queue.own();
         let claimed = beginning.vector.get(own).max(ending.vector.get(own));
         match claimed > made {
+            true => Err(MergeError::Alarm),
+            false => Ok(()),
+        }
+    }
+
+    /// Likes of the running replica that it never made would stand for those that it makes later.
+    fn check_chunks_not_ours(&self, chunks: &[Chunk]) -> Result<(), MergeError> {
+        let (own, made) = self.queue.own();
+        let is_claimed = |chunk: &Chunk| match &chunk.part {
+            ChunkPart::Likers { likers, .. } => {
+                let mut dots = likers.iter().flat_map(|(_, dots)| dots);
+                dots.any(|dot| dot.replica == own && dot.seq > made)
+            }
+            ChunkPart::Figures(figures) => {
+                let mut likes = figures.likes.iter();
+                likes.any(|(replica, increments)| *replica == own && *increments > made)
+            }
+        };
+        match chunks.iter().any(is_claimed) {
             true => Err(MergeError::Alarm),
             false => Ok(()),
         }

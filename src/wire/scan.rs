@@ -229,6 +229,15 @@ mod tests {
     }
 
     #[test]
+    fn empty_elements_of_clients_are_not_decoded_either() {
+        use crate::limits::{CLIENT_DECODED_BYTES_MAX, CLIENT_MESSAGE_BYTES_MAX};
+        let batch = [2 << 3 | 2, 0].repeat(CLIENT_MESSAGE_BYTES_MAX / 2);
+        let shape = Shape::of("likewise.v1.WriteBatch").expect("there is one");
+        let max = CLIENT_DECODED_BYTES_MAX;
+        assert_eq!(shape.scan(&batch, max), Err(ScanError::TooMany { max }));
+    }
+
+    #[test]
     fn packed_numbers_count_each() {
         let vector = wire::VersionVector {
             replicas: vec![],

@@ -453,7 +453,10 @@ impl Session {
             | Verdict::Busy
             | Verdict::UnknownKind { .. } => {
                 let beginning = |block: &[u8]| self.knowledge.beginning(block);
-                let handled = self.receiving.handle_verdict(&verdict, beginning, now_ms);
+                let published = &self.durable.published;
+                let handled = self
+                    .receiving
+                    .handle_verdict(&verdict, beginning, published, now_ms);
                 let withhold = handled.map_err(|error| Fault::protocol(error.to_string()))?;
                 if let Some(from) = withhold {
                     let replicas = self.named(&[from]);

@@ -94,6 +94,7 @@ impl Receiving {
         &mut self,
         verdict: &Verdict,
         beginning: impl Fn(&[u8]) -> Result<HeadAndPredecessors, DecodeError>,
+        published: &Published,
         now_ms: u64,
     ) -> Result<Option<(ReplicaIndex, u64)>, DecodeError> {
         if *verdict == Verdict::Busy {
@@ -105,13 +106,16 @@ impl Receiving {
             Verdict::New => self.undurable.push_back(frame),
             Verdict::UnknownKind { kind } => {
                 let (head, _) = beginning(&block)?;
-                self.unknown.get_or_insert((head.replica, *kind));
-                return Ok(self.withhold(head));
+                let from = self.withhold(head, published.vector.get(head.replica));
+                if from.is_some() {
+                    self.unknown.get_or_insert((head.replica, *kind));
+                }
+                return Ok(from);
             }
             Verdict::NotYet | Verdict::NoRoom => {
                 let (head, predecessors) = beginning(&block)?;
                 if self.follows_on_withheld(head, predecessors.as_deref().unwrap_or_default()) {
-                    return Ok(self.withhold(head));
+                    return Ok(self.withhold(head, published.vector.get(head.replica)));
                 }
                 self.problem = match verdict {
                     Verdict::NoRoom => "there is no room on this node's disk for the peer's events",
@@ -124,14 +128,16 @@ impl Receiving {
         Ok(None)
     }
 
-    /// Passes over a replica's events from this block on. Returns what to ask of the sender, if it does not know.
-    fn withhold(&mut self, head: BlockHead) -> Option<(ReplicaIndex, u64)> {
-        let from = self.withheld.entry(head.replica).or_insert(u64::MAX);
-        if *from <= head.first_seq {
+    /// Passes over a replica's events from the first of this block on that is not covered. Returns what to ask of the
+    /// sender, if it does not know.
+    fn withhold(&mut self, head: BlockHead, covered: u64) -> Option<(ReplicaIndex, u64)> {
+        let first = head.first_seq.max(covered + 1);
+        let known = self.withheld.get(&head.replica);
+        if first > head.last_seq() || known.is_some_and(|from| *from <= first) {
             return None;
         }
-        *from = head.first_seq;
-        Some((head.replica, head.first_seq))
+        self.withheld.insert(head.replica, first);
+        Some((head.replica, first))
     }
 
     fn follows_on_withheld(&self, head: BlockHead, predecessors: &[(ReplicaIndex, u64)]) -> bool {
