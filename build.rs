@@ -1,5 +1,8 @@
 //! Compiles the proto files without protoc, and notes which commit is built.
 
+#[path = "build/shapes.rs"]
+mod shapes;
+
 use std::error::Error;
 use std::path::PathBuf;
 use std::process::Command;
@@ -15,6 +18,7 @@ const PROTOS: [&str; 6] = [
 
 fn main() -> Result<(), Box<dyn Error>> {
     println!("cargo:rerun-if-changed=proto");
+    println!("cargo:rerun-if-changed=build");
     let descriptors = protox::compile(PROTOS, ["proto"])?;
     let out_dir = PathBuf::from(std::env::var("OUT_DIR")?);
     let mut for_clients = descriptors.clone();
@@ -22,9 +26,13 @@ fn main() -> Result<(), Box<dyn Error>> {
     for_clients.file.retain(|file| !is_for_peers(file.name()));
     let set = prost::Message::encode_to_vec(&for_clients);
     std::fs::write(out_dir.join("client_descriptors.bin"), set)?;
+    std::fs::write(out_dir.join("shapes.rs"), shapes::table(&descriptors))?;
+    let mut config = tonic_prost_build::Config::new();
+    config.enable_type_names();
     tonic_prost_build::configure()
         .bytes(".")
-        .compile_fds(descriptors)?;
+        .codec_path("crate::wire::codec::BoundedCodec")
+        .compile_fds_with_config(descriptors, config)?;
     note_commit();
     Ok(())
 }

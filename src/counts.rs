@@ -46,6 +46,10 @@ counts! {
     alarms,
     /// Peers that sent known events with other contents.
     conflicts,
+    /// Blocks that named known events and were not compared with them, for another comparison was under way.
+    overlaps_unchecked,
+    /// Blocks with events of a kind that this node does not know.
+    blocks_withheld,
     /// Peers whose certificate or region was refused.
     peers_refused,
     /// Snapshots that were merged.

@@ -69,6 +69,9 @@ pub const BLOCK_BYTES_MAX: usize = 8 << 20;
 pub const REMOVED_DOTS_MAX: usize = 4_096;
 /// Replicas that one block, vector or table speaks of.
 pub const REPLICAS_MAX: usize = 1 << 16;
+/// Replicas in the table from which on none is added that peers only speak of; the rest is for those that greet, and
+/// those whose events come.
+pub const CLAIMED_REPLICAS_MAX: usize = REPLICAS_MAX / 4 * 3;
 /// Replicas that clients' like ids may name in the life of a process, though they never spoke to this node.
 /// Far above what restarts of other regions bring before they are heard.
 pub const CLIENT_REPLICAS_MAX: usize = 1_024;
@@ -89,6 +92,16 @@ pub const COMPLETE_MARKS_MAX: usize = 16;
 
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
+/// Bytes that the elements of one frame of a peer may take once it is decoded, by the sizes of their types. An
+/// empty element takes two bytes on the wire and many in memory: without this, one frame would take a gigabyte.
+/// Room for a Hello with as many replicas as a table has, each with a predecessor.
+pub const PEER_DECODED_BYTES_MAX: usize = 4 * PEER_MESSAGE_BYTES_MAX;
+/// The same for the messages of clients, and for the answers that the client library reads.
+pub const CLIENT_DECODED_BYTES_MAX: usize = 8 * CLIENT_MESSAGE_BYTES_MAX;
+/// Messages within messages, one in another. No message of ours comes near.
+pub const MESSAGE_DEPTH_MAX: usize = 16;
+/// Entries of all predecessors that one peer describes in a session. Normally one or two a replica.
+pub const LINEAGE_ENTRIES_MAX: usize = 4 * REPLICAS_MAX;
 /// Bytes of the words with which a session is closed.
 pub const CLOSE_MESSAGE_BYTES_MAX: usize = 1 << 10;
 /// Connections to the peers' listener at once; a further one waits to be accepted.

@@ -28,6 +28,11 @@ pub enum DecodeError {
         found: u8,
         known: u8,
     },
+    #[error(
+        "an event is of kind {kind}, which a newer version made; this one ({version}) knows kinds up to {known}: \
+         upgrade this node", version = env!("CARGO_PKG_VERSION")
+    )]
+    UnknownKind { kind: u64, known: u8 },
     #[error("{what} is garbled: its checksum does not fit")]
     Checksum { what: &'static str },
     #[error("too many replicas: the limit is {max}")]

@@ -62,11 +62,90 @@ impl Block {
         self.first_seq + self.events.len() as u64 - 1
     }
 
+    /// The first number to which the two blocks of one replica give other contents.
+    pub fn differs_from(&self, other: &Self) -> Option<u64> {
+        let first = self.first_seq.max(other.first_seq);
+        if first == 1 && !self.begins_like(other) {
+            return Some(1);
+        }
+        let numbers = first..=self.last_seq().min(other.last_seq());
+        let mut numbers = numbers.map(|number| (number, self.told(number), other.told(number)));
+        numbers
+            .find(|(_, ours, theirs)| ours != theirs)
+            .map(|(number, _, _)| number)
+    }
+
+    fn begins_like(&self, other: &Self) -> bool {
+        let sorted = |block: &Self| {
+            let mut named = block.predecessors.clone().unwrap_or_default();
+            named.sort_unstable();
+            named
+        };
+        sorted(self) == sorted(other)
+    }
+
+    /// An event with names for the positions in the block.
+    fn told(&self, number: u64) -> (Option<&PostId>, Option<&CounterName>, Event) {
+        let mut event = self.events[(number - self.first_seq) as usize].clone();
+        let (mut post, mut counter) = (None, None);
+        if let Action::Like { post: place, .. }
+        | Action::Unlike { post: place, .. }
+        | Action::Add { post: place, .. } = &mut event.action
+        {
+            post = Some(&self.posts[std::mem::take(place) as usize]);
+        }
+        if let Action::Add { counter: place, .. } = &mut event.action {
+            counter = Some(&self.counters[std::mem::take(place) as usize]);
+        }
+        (post, counter, event)
+    }
+
     /// The events with their dots.
     pub fn dotted(&self) -> impl Iterator<Item = (Dot, &Event)> {
         let replica = self.replica;
         (self.first_seq..)
             .zip(&self.events)
             .map(move |(seq, event)| (Dot { seq, replica }, event))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn block(first_seq: u64, posts: &[&str], likes: &[(u32, &str)]) -> Block {
+        let event = |(post, user): &(u32, &str)| Event {
+            time_ms: 1,
+            action: Action::Like {
+                post: *post,
+                user: UserId::new(user).expect("valid"),
+                increments: 1,
+                replaced: Dots::new(),
+            },
+        };
+        let posts = posts.iter().map(|post| PostId::new(post).expect("valid"));
+        Block {
+            replica: crate::crdt::dot::ReplicaIndex(0),
+            first_seq,
+            predecessors: (first_seq == 1).then(Vec::new),
+            posts: posts.collect(),
+            counters: vec![],
+            events: likes.iter().map(event).collect(),
+        }
+    }
+
+    #[test]
+    fn blocks_differ_by_what_they_say_and_not_by_how() {
+        let whole = block(1, &["a", "b"], &[(0, "ann"), (1, "bob"), (0, "cid")]);
+        let part = block(2, &["b", "a"], &[(0, "bob"), (1, "cid"), (1, "dan")]);
+        assert_eq!(whole.differs_from(&part), None);
+        assert_eq!(part.differs_from(&whole), None);
+        let other = block(2, &["b", "a"], &[(0, "bob"), (0, "cid")]);
+        assert_eq!(whole.differs_from(&other), Some(3));
+        let elsewhere = block(9, &["b"], &[(0, "eve")]);
+        assert_eq!(whole.differs_from(&elsewhere), None, "nothing in common");
+        let mut heir = whole.clone();
+        heir.predecessors = Some(vec![(crate::crdt::dot::ReplicaIndex(4), 2)]);
+        assert_eq!(whole.differs_from(&heir), Some(1));
     }
 }

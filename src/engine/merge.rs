@@ -11,7 +11,7 @@ use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
-use crate::codec::{DecodeError, block};
+use crate::codec::DecodeError;
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dots, ReplicaIndex};
 use crate::crdt::fingerprint::UserHash;
@@ -137,7 +137,7 @@ async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeE
         }
     }
     for bytes in blocks {
-        let decoded = block::decode(&bytes, &mut &engine.replicas)?;
+        let decoded = engine.decode_block(&bytes)?;
         match engine.replay(&decoded) {
             Replayed::Applied(section) => engine.push_prints(*section)?,
             Replayed::Covered => {}

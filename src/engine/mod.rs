@@ -49,7 +49,9 @@ use tokio::sync::watch as latest;
 use crate::codec::reader::Reader;
 use crate::codec::text::encode_token;
 use crate::codec::vector::entries;
+use crate::codec::{DecodeError, block};
 use crate::crdt::dot::{Dot, ReplicaIndex};
+use crate::crdt::event::Block;
 use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, RangeSums, UserHash};
 use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
@@ -67,6 +69,7 @@ use crate::engine::watch::Watchers;
 use crate::ids::{ClusterId, Epoch, PostId, Region, Replica, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
 use crate::seams::{Clock, Randomness};
+use crate::versions::Dialect;
 
 /// What the engine is told at its start.
 #[derive(Debug, Clone)]
@@ -81,6 +84,7 @@ pub struct EngineOptions {
     pub request_window_items_max: usize,
     pub orphan_removals_max: usize,
     pub watchers_max: usize,
+    pub dialect: Dialect,
 }
 
 /// Whether reads are served.
@@ -316,6 +320,11 @@ impl Engine {
             regions: self.regions(),
             published,
         }
+    }
+
+    /// Reads a block of events, as far as this node knows their kinds.
+    pub(crate) fn decode_block(&self, bytes: &[u8]) -> Result<Block, DecodeError> {
+        block::decode_up_to(bytes, self.options.dialect.kind_max, &mut &self.replicas)
     }
 
     fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {

@@ -8,9 +8,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::codec::DecodeError;
 use crate::codec::reader::Reader;
 use crate::codec::vector::{entries, frontier};
-use crate::codec::{DecodeError, block};
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::event::{Action, Block};
@@ -248,7 +248,7 @@ fn replay_record(engine: &Engine, record: &Record, sums: &mut RangeSums) -> Resu
 /// A block stands in the log behind all that it builds on. One that does not was shown as durable, and
 /// to pass over it would lose it.
 fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<(), VisitError> {
-    let decoded = block::decode(bytes, &mut &engine.replicas)?;
+    let decoded = engine.decode_block(bytes)?;
     match engine.replay(&decoded) {
         Replayed::Applied(section) => {
             add_prints(sums, &section);

@@ -55,7 +55,7 @@ pub enum RemoteError {
 impl Engine {
     /// Applies a block from a peer, or as much of it as is new.
     pub fn apply_remote(&self, bytes: &Bytes) -> Result<Applied, RemoteError> {
-        let decoded = block::decode(bytes, &mut &self.replicas)?;
+        let decoded = self.decode_block(bytes)?;
         self.check_own(&decoded)?;
         let _one_at_a_time = self.remote.lock();
         let have = self.frontier.read().get(decoded.replica);

@@ -12,7 +12,7 @@ use crate::codec::DecodeError;
 use crate::codec::vector::Intern;
 use crate::crdt::dot::{ReplicaIndex, Replicas};
 use crate::ids::Replica;
-use crate::limits::{CLIENT_REPLICAS_MAX, REPLICAS_MAX};
+use crate::limits::{CLAIMED_REPLICAS_MAX, CLIENT_REPLICAS_MAX, REPLICAS_MAX};
 
 /// Clients have named as many unknown replicas as they may.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -48,6 +48,16 @@ impl ReplicaTable {
             return Err(DecodeError::TooManyReplicas { max: REPLICAS_MAX });
         }
         Ok(self.intern_own(replica))
+    }
+
+    /// The number of a replica that a peer only speaks of: none where the table is full but for the places that
+    /// are kept for replicas that greet or whose events come. So nobody can fill it with names alone.
+    pub fn intern_claimed(&self, replica: &Replica) -> Option<ReplicaIndex> {
+        if let Some(known) = self.all.read().get(replica) {
+            return Some(known);
+        }
+        let has_room = self.all.read().len() < CLAIMED_REPLICAS_MAX;
+        has_room.then(|| self.intern_own(replica))
     }
 
     /// The number of a replica that a client's like id names.
@@ -92,6 +102,18 @@ mod tests {
         assert_eq!(table.intern_for_client(&one_more), Err(TooManyUnseen));
         assert!(table.intern_for_client(&replica(0)).is_ok(), "it is known");
         assert!(table.intern(&one_more).is_ok(), "a peer may");
+    }
+
+    #[test]
+    fn names_alone_cannot_fill_the_table() {
+        let table = ReplicaTable::default();
+        for epoch in 0..CLAIMED_REPLICAS_MAX {
+            assert!(table.intern_claimed(&replica(epoch)).is_some());
+        }
+        let one_more = replica(CLAIMED_REPLICAS_MAX);
+        assert_eq!(table.intern_claimed(&one_more), None);
+        assert!(table.intern(&one_more).is_ok(), "it greets");
+        assert!(table.intern_claimed(&one_more).is_some(), "it is known");
     }
 
     /// A peer's first frame may speak of all replicas that the limit allows.

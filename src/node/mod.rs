@@ -49,6 +49,7 @@ use crate::replication::{
 };
 use crate::seams::files::{Files, LockGuard};
 use crate::seams::{Listener, Membership, Transport, WorkerHandle, Workers};
+use crate::versions::Dialect;
 
 pub use run::run;
 pub use storage::Folder;
@@ -93,6 +94,7 @@ pub fn engine_options(config: &Config) -> EngineOptions {
         request_window_items_max: config.engine.request_window_items_max,
         orphan_removals_max: config.engine.orphan_removals_max,
         watchers_max: config.engine.watchers_max,
+        dialect: Dialect::default(),
     }
 }
 

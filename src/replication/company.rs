@@ -18,7 +18,6 @@ use crate::ids::{Region, Replica};
 use crate::replication::dialer::{self, Target};
 use crate::replication::{Exchange, PeerEndpoint};
 use crate::seams::membership::{Announcement, Liveness, Member};
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 /// The regions that are dialled because the membership told of them.
 #[derive(Default)]
@@ -128,13 +127,14 @@ fn announcement(exchange: &Exchange) -> Announcement {
     let engine = &exchange.engine;
     let before = engine.settlement();
     let published = engine.board().newest();
+    let protocol = &engine.options().dialect.protocol;
     let is_settled = before == Settlement::Settled && engine.settlement() == Settlement::Settled;
     Announcement {
         own: engine.own(),
         address: exchange.options.advertise.clone(),
         frontier: frontier_hash(&published),
         fingerprint: is_settled.then(|| published.sums.total().to_bytes()),
-        protocol: (PROTOCOL_MIN, PROTOCOL_MAX),
+        protocol: (*protocol.start(), *protocol.end()),
     }
 }
 

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use crate::codec::block;
+use crate::codec::{DecodeError, block};
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
@@ -28,7 +28,8 @@ use crate::engine::{Engine, Settlement};
 use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
 use crate::log::{LogReader, Position, ReadError, RecordKind};
-use crate::replication::frame::{CloseReason, Frame};
+use crate::replication::conflict;
+use crate::replication::frame::{BadFrame, CloseReason, Frame};
 use crate::replication::links::{Direction, Place};
 use crate::replication::session::{
     Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session,
@@ -36,6 +37,7 @@ use crate::replication::session::{
 };
 use crate::replication::traffic::Traffic;
 use crate::replication::{Exchange, PeerAnswer};
+use crate::wire::codec::malformed;
 use crate::wire::frames::{read_frame, write_frame};
 use crate::wire::replication as wire;
 
@@ -92,6 +94,9 @@ fn durable(engine: &Engine) -> Durable {
 }
 
 type Reading = Pin<Box<dyn Future<Output = Input> + Send>>;
+/// A block of a frame, and the first number in it whose contents are not those that are known.
+type Compared = (u64, Bytes, Option<u64>);
+type Comparing = Pin<Box<dyn Future<Output = Compared> + Send>>;
 type Committing = Pin<Box<dyn Future<Output = Result<u64, OutcomeUnknown>> + Send>>;
 
 struct Driver {
@@ -102,6 +107,8 @@ struct Driver {
     board: watch::Receiver<Ticket>,
     hearsay: Hearsaying,
     reading: Option<Reading>,
+    /// A block that is being compared with the log; the session takes no frames meanwhile.
+    comparing: Option<Comparing>,
     /// Waits for the durability of applied blocks, in their order. The peer's window bounds them.
     committing: FuturesOrdered<Committing>,
     /// Frames that the connection has not taken. The window bounds events; others are made only while
@@ -176,6 +183,7 @@ enum Happened {
     Stop,
     Displaced,
     Read(Input),
+    Compared(Compared),
     Committed(Result<u64, OutcomeUnknown>),
     Published,
     Heard,
@@ -190,6 +198,7 @@ impl Driver {
         let options = &exchange.options;
         let settings = Settings {
             cluster: exchange.engine.cluster().clone(),
+            protocol: exchange.engine.options().dialect.protocol.clone(),
             expected_region: call.expected_region,
             certified_region: call.certified_region,
             regions: options.regions.clone(),
@@ -218,6 +227,7 @@ impl Driver {
             board,
             hearsay,
             reading: None,
+            comparing: None,
             committing: FuturesOrdered::new(),
             outgoing: VecDeque::new(),
             place: None,
@@ -254,11 +264,18 @@ impl Driver {
                 None => pending().await,
             }
         };
+        let comparing = async {
+            match &mut self.comparing {
+                Some(comparing) => comparing.await,
+                None => pending().await,
+            }
+        };
         tokio::select! {
             biased;
             () = self.exchange.stop.cancelled() => Happened::Stop,
             () = displaced => Happened::Displaced,
             input = reading => Happened::Read(input),
+            compared = comparing => Happened::Compared(compared),
             Some(result) = self.committing.next() => Happened::Committed(result),
             changed = self.board.changed() => match changed {
                 Ok(()) => Happened::Published,
@@ -285,6 +302,10 @@ impl Driver {
                 self.reading = None;
                 self.feed(input);
             }
+            Happened::Compared(compared) => {
+                self.comparing = None;
+                self.handle_compared(compared);
+            }
             Happened::Committed(Ok(frame)) => {
                 self.feed(Input::Published(durable(&self.exchange.engine)));
                 self.feed(Input::Durable { frame });
@@ -300,16 +321,18 @@ impl Driver {
             Happened::Time => self.feed(Input::Tick),
             Happened::Lost => self.lose("the stream was closed".to_owned()),
             Happened::Frame(None) => self.lose("the peer ended the stream".to_owned()),
-            Happened::Frame(Some(Err(status))) => {
-                self.lose(format!("the connection was lost: {}", status.message()));
-            }
+            Happened::Frame(Some(Err(status))) => match malformed(&status) {
+                Some(why) => self.feed(Input::BadFrame(BadFrame::Malformed(why))),
+                None => self.lose(format!("the connection was lost: {}", status.message())),
+            },
             Happened::Frame(Some(Ok(frame))) => {
                 // Before the peer is known its blocks are not looked into.
                 if let (Some(frame), Some(_)) = (&frame, &self.place) {
                     let engine = self.exchange.engine.as_ref();
                     self.traffic.note_received(frame, engine);
                 }
-                self.feed(match read_frame(frame) {
+                let read = read_frame(frame, &self.exchange.engine.options().dialect);
+                self.feed(match read {
                     Ok(frame) => Input::Frame(frame),
                     Err(bad) => Input::BadFrame(bad),
                 });
@@ -385,7 +408,7 @@ impl Driver {
                     Input::LogRead { generation, result }
                 }));
             }
-            Effect::Apply { frame, block } => return Some(self.apply(frame, &block)),
+            Effect::Apply { frame, block } => return self.compare_or_apply(frame, block),
             Effect::WantSnapshot { whole_from } => self.want_snapshot(whole_from),
             Effect::Alarm { claimed, made } => {
                 let fresh = self.exchange.engine.rotate_epoch();
@@ -509,6 +532,44 @@ impl Driver {
         }
     }
 
+    /// Hands the block to the engine, but for one that names known numbers: that is compared with the log first.
+    fn compare_or_apply(&mut self, frame: u64, block: Bytes) -> Option<Input> {
+        let exchange = &self.exchange;
+        if !conflict::overlaps(&exchange.engine, &block) {
+            return Some(self.apply(frame, &block));
+        }
+        let Some(turn) = exchange.comparisons.take() else {
+            exchange.counts.overlaps_unchecked.one_more();
+            return Some(self.apply(frame, &block));
+        };
+        let (engine, log) = (exchange.engine.clone(), exchange.log.clone());
+        self.comparing = Some(Box::pin(async move {
+            let difference = conflict::difference(engine, log, block.clone()).await;
+            drop(turn);
+            (frame, block, difference)
+        }));
+        None
+    }
+
+    /// A block was compared with the log.
+    fn handle_compared(&mut self, (frame, block, difference): Compared) {
+        let Some(number) = difference else {
+            let input = self.apply(frame, &block);
+            return self.feed(input);
+        };
+        let engine = &self.exchange.engine;
+        let head = block::head(&block, &mut engine.replicas());
+        let maker = head.map(|head| engine.replicas().all().id(head.replica).clone());
+        let maker = maker.map_or_else(|_| "nobody".to_owned(), |maker| maker.to_string());
+        tracing::error!(
+            peer = ?self.peer, %maker, number,
+            "a peer sent a known event with other contents: either the number was made twice, or the peer does \
+             not relay what it was given. Nothing was changed"
+        );
+        let why = format!("event {number} of {maker} is known here with other contents");
+        self.feed(Input::Applied(Verdict::Conflict(why)));
+    }
+
     fn apply(&mut self, frame: u64, block: &Bytes) -> Input {
         let verdict = match self.exchange.engine.apply_remote(block) {
             Ok(Applied::New(wait)) => {
@@ -518,6 +579,10 @@ impl Driver {
             }
             Ok(Applied::Known) => Verdict::Known,
             Ok(Applied::NotYet) => Verdict::NotYet,
+            Err(RemoteError::Decode(DecodeError::UnknownKind { kind, .. })) => {
+                self.exchange.counts.blocks_withheld.one_more();
+                Verdict::UnknownKind { kind }
+            }
             Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
             Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
             Err(RemoteError::Refused(Refused::BatchFull)) => Verdict::Busy,
@@ -609,7 +674,7 @@ async fn read_log(
             ReadError::Cut { .. } => LogFault::Cut,
             other => LogFault::Broken(other.to_string()),
         })?;
-    let broken = |error: crate::codec::DecodeError| LogFault::Broken(error.to_string());
+    let broken = |error: DecodeError| LogFault::Broken(error.to_string());
     let commits = chunk.records.iter();
     let commits = commits.filter(|record| record.kind == RecordKind(COMMIT_RECORD));
     let mut found = Vec::new();

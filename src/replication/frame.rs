@@ -2,11 +2,12 @@
 //!
 //! Knows neither prost nor how a frame travels; `wire::frames` turns bytes into these and back.
 
+use std::ops::RangeInclusive;
+
 use bytes::Bytes;
 
 use crate::crdt::fingerprint::Fingerprint;
 use crate::ids::Replica;
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 
 /// Entries of a version vector: each replica once, numbers from 1.
 pub type Entries = Vec<(Replica, u64)>;
@@ -14,9 +15,11 @@ pub type Entries = Vec<(Replica, u64)>;
 /// Replicas with the predecessors that their first events named, each replica once.
 pub type Described = Vec<(Replica, Entries)>;
 
-/// First frame of each side. Its protocol range overlaps with this build's.
+/// First frame of each side. Its protocol range overlaps with the reader's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Hello {
+    /// Versions of the protocol that the sender speaks.
+    pub protocol: RangeInclusive<u32>,
     /// Not checked: another cluster's id may have any form.
     pub cluster: String,
     pub replica: Replica,
@@ -127,10 +130,16 @@ pub enum CloseReason {
 pub enum BadFrame {
     /// No protocol version in common.
     #[error(
-        "the peer speaks protocol versions {min} to {max}, this node {PROTOCOL_MIN} to {PROTOCOL_MAX}; \
-         upgrade the older of the two"
+        "the peer speaks protocol versions {} to {}, this node {} to {}; upgrade the older of the two",
+        theirs.start(), theirs.end(), ours.start(), ours.end()
     )]
-    Version { min: u32, max: u32 },
+    Version {
+        theirs: RangeInclusive<u32>,
+        ours: RangeInclusive<u32>,
+    },
+    /// The bytes are no message, or one beyond the bounds.
+    #[error("{0}")]
+    Malformed(String),
     #[error("{what} {why}")]
     Invalid {
         what: &'static str,
@@ -149,7 +158,9 @@ impl BadFrame {
     pub fn reason(&self) -> CloseReason {
         match self {
             Self::Version { .. } => CloseReason::Version,
-            Self::Invalid { .. } | Self::OverLimit { .. } => CloseReason::Protocol,
+            Self::Malformed(_) | Self::Invalid { .. } | Self::OverLimit { .. } => {
+                CloseReason::Protocol
+            }
         }
     }
 }

@@ -121,9 +121,11 @@ where
     S: Stream<Item = Result<Option<GossipMessage>, Status>> + Unpin + Send,
 {
     let (cluster, own) = (exchange.engine.cluster(), exchange.engine.own());
-    let hello = outgoing.send(wrap(write_hello(cluster, &own))).await;
+    let dialect = &exchange.engine.options().dialect;
+    let hello = wrap(write_hello(dialect, cluster, &own));
+    let hello = outgoing.send(hello).await;
     hello.map_err(|_| GossipFault::Lost("it takes no message".to_owned()))?;
-    let peer = read_hello(next(incoming).await?, cluster)?;
+    let peer = read_hello(next(incoming).await?, dialect, cluster)?;
     exchange.options.regions.check(&peer.region, certified)?;
     if peer == own {
         return Err(GossipFault::Own);

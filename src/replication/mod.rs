@@ -9,6 +9,7 @@ pub mod ack_table;
 pub mod catch_up;
 mod company;
 pub mod complete;
+mod conflict;
 mod dialer;
 mod driver;
 pub mod frame;
@@ -146,6 +147,7 @@ pub(crate) struct Exchange {
     counts: Arc<Counts>,
     /// What peers that are far behind are sent.
     pace: Pace,
+    comparisons: Arc<conflict::Turns>,
     answers: watch::Sender<PeerAnswers>,
     /// Every task of replication is spawned here.
     tasks: TaskTracker,
@@ -193,6 +195,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         acks: parts.acks,
         counts: parts.counts,
         pace: Pace::new(options.catch_up_bytes_per_second),
+        comparisons: Arc::default(),
         answers,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),

@@ -157,7 +157,9 @@ impl ReplicationService for PeerService {
         let refused = |error: crate::replication::frame::BadFrame| {
             Status::failed_precondition(error.to_string())
         };
-        check_protocol(request.protocol_min, request.protocol_max).map_err(refused)?;
+        let theirs = request.protocol_min..=request.protocol_max;
+        let dialect = &self.exchange.engine.options().dialect;
+        check_protocol(dialect, theirs).map_err(refused)?;
         let cluster = self.exchange.engine.cluster();
         if request.cluster != cluster.as_str() {
             let message = format!("this node is of cluster {cluster}");

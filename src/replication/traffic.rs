@@ -32,8 +32,8 @@ impl Traffic {
 fn events(frame: &Frame, knowledge: &impl Knowledge) -> u64 {
     match &frame.body {
         Some(Body::Events(events)) => {
-            let head = knowledge.head(&events.block);
-            head.map_or(0, |head| head.events as u64)
+            let beginning = knowledge.beginning(&events.block);
+            beginning.map_or(0, |(head, _)| head.events as u64)
         }
         _ => 0,
     }

@@ -2,6 +2,7 @@
 //! or by the codec, before the session machine sees it.
 
 use std::collections::HashSet;
+use std::ops::RangeInclusive;
 
 use crate::crdt::fingerprint::{Fingerprint, RANGES};
 use crate::ids::{Epoch, Region, Replica};
@@ -11,7 +12,7 @@ use crate::limits::{
 use crate::replication::frame::{
     Acknowledge, Audit, BadFrame, CloseReason, Described, Entries, Frame, Heard, Hello, RangeAudit,
 };
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::versions::Dialect;
 use crate::wire::replication as wire;
 use crate::wire::replication::frame::Body;
 
@@ -26,12 +27,18 @@ fn at_most(what: &'static str, found: usize, max: usize) -> Result<(), BadFrame>
     }
 }
 
-/// Fails unless the two ranges have a version in common.
-pub fn check_protocol(min: u32, max: u32) -> Result<(), BadFrame> {
-    if min > max || min > PROTOCOL_MAX || max < PROTOCOL_MIN {
-        return Err(BadFrame::Version { min, max });
+/// The newest version that the peer speaks too; fails unless there is one.
+pub fn check_protocol(
+    dialect: &Dialect,
+    theirs: RangeInclusive<u32>,
+) -> Result<RangeInclusive<u32>, BadFrame> {
+    match dialect.agree(&theirs) {
+        Some(_) => Ok(theirs),
+        None => Err(BadFrame::Version {
+            theirs,
+            ours: dialect.protocol.clone(),
+        }),
     }
-    Ok(())
 }
 
 pub fn read_replica(replica: Option<wire::Replica>) -> Result<Replica, BadFrame> {
@@ -119,10 +126,10 @@ pub fn write_lineage(lineage: &[(Replica, Entries)]) -> Vec<wire::Lineage> {
 }
 
 /// Checks a frame that a peer sent.
-pub fn read_frame(frame: Option<wire::Frame>) -> Result<Frame, BadFrame> {
+pub fn read_frame(frame: Option<wire::Frame>, dialect: &Dialect) -> Result<Frame, BadFrame> {
     let body = frame.and_then(|frame| frame.body);
     match body.ok_or(invalid("a frame", "is empty or of an unknown kind"))? {
-        Body::Hello(hello) => read_hello(hello).map(Frame::Hello),
+        Body::Hello(hello) => read_hello(hello, dialect).map(Frame::Hello),
         Body::Events(events) => read_events(events),
         Body::Acknowledge(acknowledge) => read_acknowledge(acknowledge),
         Body::Resume(resume) => Ok(Frame::Resume {
@@ -149,9 +156,9 @@ pub fn read_frame(frame: Option<wire::Frame>) -> Result<Frame, BadFrame> {
     }
 }
 
-fn read_hello(hello: wire::Hello) -> Result<Hello, BadFrame> {
-    check_protocol(hello.protocol_min, hello.protocol_max)?;
+fn read_hello(hello: wire::Hello, dialect: &Dialect) -> Result<Hello, BadFrame> {
     Ok(Hello {
+        protocol: check_protocol(dialect, hello.protocol_min..=hello.protocol_max)?,
         replica: read_replica(hello.replica)?,
         frontier: read_entries(hello.frontier)?,
         lineage: read_lineage(hello.lineage)?,
@@ -277,8 +284,8 @@ fn read_withhold(withhold: wire::Withhold) -> Result<Frame, BadFrame> {
 pub fn write_frame(frame: &Frame) -> wire::Frame {
     let body = match frame {
         Frame::Hello(hello) => Body::Hello(wire::Hello {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_MAX,
+            protocol_min: *hello.protocol.start(),
+            protocol_max: *hello.protocol.end(),
             cluster: hello.cluster.clone(),
             replica: Some(write_replica(&hello.replica)),
             frontier: Some(write_entries(&hello.frontier)),
@@ -367,6 +374,10 @@ fn write_reason(reason: CloseReason) -> wire::CloseReason {
 mod tests {
     use super::*;
 
+    fn read(frame: Option<wire::Frame>) -> Result<Frame, BadFrame> {
+        read_frame(frame, &Dialect::default())
+    }
+
     fn replica(region: &str) -> wire::Replica {
         wire::Replica {
             region: region.to_owned(),
@@ -438,21 +449,21 @@ mod tests {
             no_cut,
             long,
         ] {
-            assert!(read_frame(Some(wire::Frame { body: Some(body) })).is_err());
+            assert!(read(Some(wire::Frame { body: Some(body) })).is_err());
         }
-        assert!(read_frame(None).is_err());
-        assert!(read_frame(Some(wire::Frame { body: None })).is_err());
+        assert!(read(None).is_err());
+        assert!(read(Some(wire::Frame { body: None })).is_err());
     }
 
     #[test]
     fn another_protocol_is_told_before_anything_else_is_looked_at() {
         let hello = wire::Hello {
-            protocol_min: PROTOCOL_MAX + 1,
-            protocol_max: PROTOCOL_MAX + 1,
+            protocol_min: 99,
+            protocol_max: 99,
             ..wire::Hello::default()
         };
         let body = Some(Body::Hello(hello));
-        let refused = read_frame(Some(wire::Frame { body })).expect_err("refused");
+        let refused = read(Some(wire::Frame { body })).expect_err("refused");
         assert_eq!(refused.reason(), CloseReason::Version);
     }
 
@@ -464,6 +475,7 @@ mod tests {
         let lineage = vec![(us.clone(), entries.clone())];
         let frames = [
             Frame::Hello(Hello {
+                protocol: 1..=7,
                 cluster: "c".to_owned(),
                 replica: us,
                 frontier: entries.clone(),
@@ -507,7 +519,7 @@ mod tests {
             },
         ];
         for frame in frames {
-            assert_eq!(read_frame(Some(write_frame(&frame))), Ok(frame));
+            assert_eq!(read(Some(write_frame(&frame))), Ok(frame));
         }
     }
 }

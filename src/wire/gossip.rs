@@ -5,7 +5,7 @@ use bytes::Bytes;
 use crate::ids::{ClusterId, Replica};
 use crate::limits::GOSSIP_DATAGRAM_BYTES_MAX;
 use crate::replication::frame::BadFrame;
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
+use crate::versions::Dialect;
 use crate::wire::frames::{check_protocol, read_replica, write_replica};
 use crate::wire::replication::gossip_message::Body;
 use crate::wire::replication::{GossipHello, GossipMessage};
@@ -15,10 +15,10 @@ fn invalid(what: &'static str, why: &'static str) -> BadFrame {
 }
 
 /// The first message of this node.
-pub fn write_hello(cluster: &ClusterId, own: &Replica) -> GossipMessage {
+pub fn write_hello(dialect: &Dialect, cluster: &ClusterId, own: &Replica) -> GossipMessage {
     let hello = GossipHello {
-        protocol_min: PROTOCOL_MIN,
-        protocol_max: PROTOCOL_MAX,
+        protocol_min: *dialect.protocol.start(),
+        protocol_max: *dialect.protocol.end(),
         cluster: cluster.as_str().to_owned(),
         replica: Some(write_replica(own)),
     };
@@ -30,12 +30,13 @@ pub fn write_hello(cluster: &ClusterId, own: &Replica) -> GossipMessage {
 /// The first message of a peer: who it is, if it is of this cluster and speaks this protocol.
 pub fn read_hello(
     message: Option<GossipMessage>,
+    dialect: &Dialect,
     cluster: &ClusterId,
 ) -> Result<Replica, BadFrame> {
     let Some(Body::Hello(hello)) = message.and_then(|message| message.body) else {
         return Err(invalid("the first message of the gossip", "is no hello"));
     };
-    check_protocol(hello.protocol_min, hello.protocol_max)?;
+    check_protocol(dialect, hello.protocol_min..=hello.protocol_max)?;
     if hello.cluster != cluster.as_str() {
         return Err(invalid("the peer", "is of another cluster"));
     }
@@ -79,22 +80,26 @@ mod tests {
 
     #[test]
     fn a_hello_of_this_cluster_names_its_sender() {
-        let hello = write_hello(&cluster("test"), &own());
-        assert_eq!(read_hello(Some(hello.clone()), &cluster("test")), Ok(own()));
-        assert!(read_hello(Some(hello), &cluster("other")).is_err());
+        let hello = write_hello(&Dialect::default(), &cluster("test"), &own());
+        assert_eq!(
+            read_hello(Some(hello.clone()), &Dialect::default(), &cluster("test")),
+            Ok(own())
+        );
+        assert!(read_hello(Some(hello), &Dialect::default(), &cluster("other")).is_err());
         let datagram = write_datagram(Bytes::from_static(b"x"));
-        assert!(read_hello(Some(datagram), &cluster("test")).is_err());
-        assert!(read_hello(None, &cluster("test")).is_err());
+        assert!(read_hello(Some(datagram), &Dialect::default(), &cluster("test")).is_err());
+        assert!(read_hello(None, &Dialect::default(), &cluster("test")).is_err());
     }
 
     #[test]
     fn a_hello_of_another_protocol_is_refused() {
-        let mut hello = write_hello(&cluster("test"), &own());
+        let mut hello = write_hello(&Dialect::default(), &cluster("test"), &own());
         let Some(Body::Hello(body)) = &mut hello.body else {
             panic!("a hello");
         };
-        (body.protocol_min, body.protocol_max) = (PROTOCOL_MAX + 1, PROTOCOL_MAX + 2);
-        let refused = read_hello(Some(hello), &cluster("test"));
+        let newest = *Dialect::default().protocol.end();
+        (body.protocol_min, body.protocol_max) = (newest + 1, newest + 2);
+        let refused = read_hello(Some(hello), &Dialect::default(), &cluster("test"));
         assert!(matches!(refused, Err(BadFrame::Version { .. })));
     }
 

@@ -2,6 +2,7 @@
 //! clients' messages are checked and put into the words of the domain.
 
 pub mod batch;
+pub mod codec;
 pub mod connections;
 pub mod field;
 pub mod regions;
@@ -9,6 +10,7 @@ pub mod requests;
 
 pub mod frames;
 pub mod gossip;
+pub mod scan;
 
 /// The public interface.
 pub mod v1 {

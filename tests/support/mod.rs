@@ -29,6 +29,7 @@ use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, 
 use likewise::log::{LogOptions, LogReader, Position, Room, SparePreparer};
 use likewise::replication::parts;
 use likewise::seams::{Clock, WorkerHandle, Workers};
+use likewise::versions::Dialect;
 use likewise::wire::replication::SnapshotResponse;
 
 /// A clock that moves by a millisecond at each look.
@@ -64,6 +65,7 @@ pub struct Machine {
     pub absorb: bool,
     pub log: LogOptions,
     pub shards: usize,
+    pub dialect: Dialect,
     seed: u64,
     starts: AtomicU64,
 }
@@ -101,6 +103,7 @@ impl Machine {
             absorb: false,
             log: small_log(),
             shards: 4,
+            dialect: Dialect::default(),
             seed,
             starts: AtomicU64::new(0),
         }
@@ -120,6 +123,7 @@ impl Machine {
             absorb: self.absorb,
             log: self.log.clone(),
             shards: self.shards,
+            dialect: self.dialect.clone(),
             seed: self.seed,
             starts: AtomicU64::new(self.starts.load(Ordering::Relaxed)),
         }
@@ -174,6 +178,7 @@ impl Machine {
             request_window_items_max: 1_000,
             orphan_removals_max: 100,
             watchers_max: 10,
+            dialect: self.dialect.clone(),
         };
         let Recovered {
             engine,

@@ -16,7 +16,7 @@ use crate::crdt::dot::ReplicaIndex;
 use crate::limits::{BLOCK_BYTES_MAX, BLOCK_EVENTS_MAX, REPLICAS_MAX};
 use crate::versions::BLOCK_FORMAT;
 
-pub use decode::decode;
+pub use decode::{decode, decode_up_to};
 pub use encode::encode;
 
 const EMPTY: i64 = 0;
@@ -49,7 +49,16 @@ pub fn head(bytes: &[u8], intern: &mut dyn Intern) -> Result<BlockHead, DecodeEr
     read_head(&mut Reader::new(bytes), intern).map(|(head, _)| head)
 }
 
-type HeadAndPredecessors = (BlockHead, Option<Vec<(ReplicaIndex, u64)>>);
+/// Reads the head of a block, and the predecessors that it names if it is its replica's first.
+pub fn beginning(
+    bytes: &[u8],
+    intern: &mut dyn Intern,
+) -> Result<HeadAndPredecessors, DecodeError> {
+    read_head(&mut Reader::new(bytes), intern)
+}
+
+/// What [`beginning`] reads.
+pub type HeadAndPredecessors = (BlockHead, Option<Vec<(ReplicaIndex, u64)>>);
 
 fn read_head(
     reader: &mut Reader<'_>,
@@ -239,6 +248,20 @@ mod tests {
             bytes.insert(0, BLOCK_FORMAT);
             let _outcome_is_free = decode(&bytes, &mut replicas());
         }
+    }
+
+    #[test]
+    fn kinds_of_newer_builds_are_told_from_garbage() {
+        let bytes = include_bytes!("../../../tests/fixtures/block-1.bin");
+        let (kind, known) = (ADD as u64, UNLIKE as u8);
+        let older = decode_up_to(bytes, known, &mut replicas());
+        assert_eq!(older, Err(DecodeError::UnknownKind { kind, known }));
+        assert!(decode_up_to(bytes, ADD as u8, &mut replicas()).is_ok());
+        let place = bytes.windows(2).position(|pair| pair == [1, 6]);
+        let mut negative = bytes.to_vec();
+        negative[place.expect("one add") + 1] = 1;
+        let refused = decode(&negative, &mut replicas());
+        assert!(matches!(refused, Err(DecodeError::Invalid { .. })));
     }
 
     #[test]

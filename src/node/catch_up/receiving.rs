@@ -21,7 +21,6 @@ use crate::replication::catch_up::{
 use crate::replication::parts;
 use crate::replication::staging::{Staging, StagingError};
 use crate::seams::Files;
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 use crate::wire::frames::write_replica;
 use crate::wire::replication::SnapshotRequest;
 
@@ -109,9 +108,10 @@ impl Receiver {
 
     fn request(&self, resume: Option<&Resume>) -> SnapshotRequest {
         let replicas = self.engine.replicas().all();
+        let protocol = &self.engine.options().dialect.protocol;
         SnapshotRequest {
-            protocol_min: PROTOCOL_MIN,
-            protocol_max: PROTOCOL_MAX,
+            protocol_min: *protocol.start(),
+            protocol_max: *protocol.end(),
             cluster: self.engine.cluster().as_str().to_owned(),
             replica: Some(write_replica(&self.engine.own())),
             resume: resume.map(|resume| parts::write_resume(resume, &replicas)),

@@ -1,11 +1,12 @@
 //! What goes into a session's machine and what comes out of it.
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
 use crate::codec::DecodeError;
-use crate::codec::block::{self, BlockHead};
+use crate::codec::block::{self, BlockHead, HeadAndPredecessors};
 use crate::crdt::dot::{ReplicaIndex, Replicas};
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::ShortForm;
@@ -22,6 +23,8 @@ use crate::replication::trust::AllowedRegions;
 #[derive(Debug, Clone)]
 pub struct Settings {
     pub cluster: ClusterId,
+    /// Versions of the protocol that this node speaks.
+    pub protocol: RangeInclusive<u32>,
     /// The region that the dialled address is said to belong to.
     pub expected_region: Option<Region>,
     /// The region that the peer proved to be of; none without certificates.
@@ -53,8 +56,13 @@ pub trait Knowledge: Send + Sync {
         self.table().intern(replica)
     }
 
-    fn head(&self, block: &[u8]) -> Result<BlockHead, DecodeError> {
-        block::head(block, &mut self.table())
+    /// The number of a replica that a peer speaks of, whether it ever was or not.
+    fn intern_claimed(&self, replica: &Replica) -> Option<ReplicaIndex> {
+        self.table().intern_claimed(replica)
+    }
+
+    fn beginning(&self, block: &[u8]) -> Result<HeadAndPredecessors, DecodeError> {
+        block::beginning(block, &mut self.table())
     }
 }
 
@@ -100,6 +108,12 @@ pub enum Verdict {
     /// To be tried again in a moment.
     Busy,
     Malformed(String),
+    /// It holds an event of a kind that this node does not know.
+    UnknownKind {
+        kind: u64,
+    },
+    /// An event in it is known here with other contents.
+    Conflict(String),
     Alarm {
         claimed: u64,
         made: u64,

@@ -23,7 +23,6 @@ pub use effect::{
 
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
-use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::ids::Replica;
 use crate::replication::frame::{
@@ -172,6 +171,21 @@ impl Session {
                 "this node's log no longer reaches what the peer lacks of {behind} replicas; it needs a snapshot"
             );
         }
+        if let Some((replica, kind)) = self.receiving.unknown_kind() {
+            let replicas = self.knowledge.replicas();
+            let region = &replicas.id(replica).region;
+            return format!(
+                "events of kind {kind} came from {region}, which this node does not know: it passes over that \
+                 replica's from there on until it is upgraded; upgrade this node"
+            );
+        }
+        let withheld = self.sending.withheld_replicas();
+        if withheld > 0 {
+            return format!(
+                "the peer does not know the kind of some events and takes no more of {withheld} replicas; upgrade \
+                 the peer"
+            );
+        }
         self.receiving.problem().to_owned()
     }
 
@@ -214,7 +228,7 @@ impl Session {
                 self.handle_frame(frame, now_ms, effects)?;
             }
             Input::BadFrame(bad) => return Err(Fault::new(bad.reason(), bad.to_string())),
-            Input::Published(durable) => self.handle_published(durable, now_ms),
+            Input::Published(durable) => self.handle_published(durable, now_ms)?,
             Input::Heard(news) => self.passing.push(news),
             Input::Survey(survey) => self.handle_survey(&survey, effects),
             Input::LogRead { generation, result } => {
@@ -241,6 +255,7 @@ impl Session {
     fn greet(&mut self, effects: &mut Vec<Effect>) {
         let full: ShortForm = self.durable.published.vector.iter().collect();
         let hello = Hello {
+            protocol: self.settings.protocol.clone(),
             cluster: self.settings.cluster.as_str().to_owned(),
             replica: self.own.0.clone(),
             lineage: self.describe(&full),
@@ -272,7 +287,11 @@ impl Session {
             Frame::Events { frame, block } => self.receiving.handle_events(frame, block, effects),
             Frame::Acknowledge(acknowledge) => self.handle_acknowledge(acknowledge, effects),
             Frame::Audit(_) => Ok(()),
-            Frame::Withhold { .. } => Ok(()),
+            Frame::Withhold { replicas } => {
+                let replicas = self.indexed(&replicas, effects)?;
+                self.sending.withhold(replicas);
+                Ok(())
+            }
             Frame::Resume { frontier, lineage } => {
                 self.learn(&frontier, lineage, 0, effects)?;
                 self.sending.reset(effects);
@@ -320,8 +339,9 @@ impl Session {
         let predecessors = hello.lineage.iter().flat_map(|(_, entries)| entries);
         self.check_claims(hello.frontier.iter().chain(predecessors), effects)?;
         let index = self.intern(&hello.replica)?;
-        let frontier: VersionVector = self.intern_all(&hello.frontier)?.into_iter().collect();
-        let mut peer = Peer::new(index, frontier);
+        let (frontier, is_whole) = self.intern_all(&hello.frontier);
+        let mut peer = Peer::new(index, frontier.into_iter().collect());
+        peer.is_described = is_whole;
         self.learn_lineage(&mut peer, hello.lineage)?;
         effects.push(Effect::Greeted {
             replica: hello.replica,
@@ -372,10 +392,13 @@ impl Session {
     ) -> Result<(bool, bool), Fault> {
         let predecessors = lineage.iter().flat_map(|(_, entries)| entries);
         self.check_claims(frontier.iter().chain(predecessors), effects)?;
-        let short = self.intern_all(frontier)?;
+        let (short, is_whole) = self.intern_all(frontier);
         let mut peer = self.peer.take().expect("open");
         let learned = self.learn_lineage(&mut peer, lineage);
-        let outcome = peer.acknowledge(short, at_ms, self.knowledge.as_ref());
+        let outcome = match is_whole {
+            true => peer.acknowledge(short, at_ms, self.knowledge.as_ref()),
+            false => peer.mumble(),
+        };
         if outcome.0 {
             effects.push(Effect::Acknowledged(peer.said()));
         }
@@ -407,9 +430,12 @@ impl Session {
 
     fn learn_lineage(&self, peer: &mut Peer, lineage: Described) -> Result<(), Fault> {
         for (replica, predecessors) in lineage {
-            let replica = self.intern(&replica)?;
-            peer.learned
-                .insert(replica, self.intern_all(&predecessors)?);
+            let (predecessors, is_whole) = self.intern_all(&predecessors);
+            let replica = self.knowledge.intern_claimed(&replica).filter(|_| is_whole);
+            // What cannot be read is not known; forms that rest on it are not used.
+            if let Some(replica) = replica {
+                peer.learn(replica, predecessors)?;
+            }
         }
         Ok(())
     }
@@ -422,13 +448,18 @@ impl Session {
         }
     }
 
-    fn handle_published(&mut self, durable: Durable, now_ms: u64) {
+    fn handle_published(&mut self, durable: Durable, now_ms: u64) -> Result<(), Fault> {
         self.durable = durable;
         self.receiving.handle_published(&self.durable.published);
         if let Some(peer) = &self.peer {
             self.lag
                 .follow(&self.durable.published, &peer.acked, now_ms);
         }
+        if self.receiving.is_withheld_covered(&self.durable.published) {
+            let message = "events that were withheld came another way";
+            return Err(Fault::new(CloseReason::Renewed, message));
+        }
+        Ok(())
     }
 
     fn handle_survey(&mut self, survey: &LogSurvey, effects: &mut Vec<Effect>) {
@@ -455,10 +486,24 @@ impl Session {
             Verdict::Malformed(why) => Err(Fault::protocol(format!("a block was refused: {why}"))),
             Verdict::Stopped(why) => Err(Fault::new(CloseReason::Stopping, why)),
             Verdict::Alarm { claimed, made } => Err(self.alarm(claimed, made, effects)),
-            Verdict::New | Verdict::Known | Verdict::NotYet | Verdict::NoRoom | Verdict::Busy => {
-                let head = |block: &[u8]| self.knowledge.head(block);
-                let handled = self.receiving.handle_verdict(&verdict, head, now_ms);
-                handled.map_err(|error| Fault::protocol(error.to_string()))
+            Verdict::Conflict(why) => Err(Fault::new(CloseReason::Conflict, why)),
+            Verdict::New
+            | Verdict::Known
+            | Verdict::NotYet
+            | Verdict::NoRoom
+            | Verdict::Busy
+            | Verdict::UnknownKind { .. } => {
+                let beginning = |block: &[u8]| self.knowledge.beginning(block);
+                let published = &self.durable.published;
+                let handled = self
+                    .receiving
+                    .handle_verdict(&verdict, beginning, published, now_ms);
+                let withhold = handled.map_err(|error| Fault::protocol(error.to_string()))?;
+                if let Some(from) = withhold {
+                    let replicas = self.named(&[from]);
+                    effects.push(Effect::Send(Frame::Withhold { replicas }));
+                }
+                Ok(())
             }
         }
     }
@@ -593,16 +638,21 @@ impl Session {
             .collect()
     }
 
+    /// Those of the entries whose replicas have a number here.
     fn indexed(&self, entries: &Entries, effects: &mut Vec<Effect>) -> Result<ShortForm, Fault> {
         self.check_claims(entries.iter(), effects)?;
-        self.intern_all(entries)
+        Ok(self.intern_all(entries).0)
     }
 
-    fn intern_all(&self, entries: &Entries) -> Result<ShortForm, Fault> {
+    /// The entries by number, and whether those are all: a replica that the table has no place for was never heard
+    /// of otherwise, so nothing of it is here.
+    fn intern_all(&self, entries: &Entries) -> (ShortForm, bool) {
         let indexed = entries.iter();
-        indexed
-            .map(|(replica, seq)| Ok((self.intern(replica)?, *seq)))
-            .collect()
+        let indexed: ShortForm = indexed
+            .filter_map(|(replica, seq)| Some((self.knowledge.intern_claimed(replica)?, *seq)))
+            .collect();
+        let is_whole = indexed.len() == entries.len();
+        (indexed, is_whole)
     }
 
     fn intern(&self, replica: &Replica) -> Result<ReplicaIndex, Fault> {

@@ -6,6 +6,8 @@ use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::{Lineage, ShortForm};
 use crate::crdt::version_vector::VersionVector;
+use crate::limits::LINEAGE_ENTRIES_MAX;
+use crate::replication::session::Fault;
 use crate::replication::session::effect::{Knowledge, Said};
 
 pub(super) struct Peer {
@@ -18,6 +20,7 @@ pub(super) struct Peer {
     pub fingerprint: Option<Fingerprint>,
     /// Lineage that the peer told in this session.
     pub learned: Lineage,
+    learned_entries: usize,
     /// The short form that `acked` stands for; none after the Hello, which says it in full.
     short: Option<Arc<ShortForm>>,
     /// The peer's clock as it said it last with a frontier that could be read.
@@ -32,6 +35,7 @@ impl Peer {
             is_described: true,
             fingerprint: None,
             learned: Lineage::default(),
+            learned_entries: 0,
             short: None,
             at_ms: 0,
         }
@@ -50,9 +54,7 @@ impl Peer {
             false => self.expand(&short, knowledge),
         };
         let Some(full) = full else {
-            self.is_described = false;
-            self.fingerprint = None;
-            return (false, false);
+            return self.mumble();
         };
         let fell = !full.covers_all(&self.acked);
         self.acked = Arc::new(full);
@@ -60,6 +62,24 @@ impl Peer {
         self.short = Some(Arc::new(short));
         self.at_ms = self.at_ms.max(at_ms);
         (true, fell)
+    }
+
+    /// The peer said what cannot be read. Returns what [`Peer::acknowledge`] does then.
+    pub fn mumble(&mut self) -> (bool, bool) {
+        self.is_described = false;
+        self.fingerprint = None;
+        (false, false)
+    }
+
+    /// Takes in the predecessors of a replica. Refused where they are more than any history makes.
+    pub fn learn(&mut self, replica: ReplicaIndex, predecessors: ShortForm) -> Result<(), Fault> {
+        self.learned_entries += 1 + predecessors.len();
+        if self.learned_entries > LINEAGE_ENTRIES_MAX {
+            let message = format!("more than {LINEAGE_ENTRIES_MAX} entries of lineage");
+            return Err(Fault::protocol(message));
+        }
+        self.learned.insert(replica, predecessors);
+        Ok(())
     }
 
     /// What the peer said last that could be read.

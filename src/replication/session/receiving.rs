@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 
 use crate::codec::DecodeError;
-use crate::codec::block::BlockHead;
+use crate::codec::block::{BlockHead, HeadAndPredecessors};
 use crate::crdt::dot::ReplicaIndex;
 use crate::engine::published::Published;
 use crate::replication::session::Fault;
@@ -37,6 +37,11 @@ pub(super) struct Receiving {
     resume_ms: Option<u64>,
     resume_pause_ms: u64,
     problem: &'static str,
+    /// Replicas whose events are passed over from these numbers on: they are of a kind that this node does not
+    /// know, or follow on such ones.
+    withheld: BTreeMap<ReplicaIndex, u64>,
+    /// The first of them, and its kind.
+    unknown: Option<(ReplicaIndex, u64)>,
 }
 
 impl Receiving {
@@ -46,6 +51,11 @@ impl Receiving {
 
     pub fn problem(&self) -> &'static str {
         self.problem
+    }
+
+    /// Whose events were the first of an unknown kind, and of which.
+    pub fn unknown_kind(&self) -> Option<(ReplicaIndex, u64)> {
+        self.unknown
     }
 
     pub fn due_ms(&self) -> Option<u64> {
@@ -78,30 +88,72 @@ impl Receiving {
         Ok(())
     }
 
-    /// Takes the engine's word on the block that is with it.
+    /// Takes the engine's word on the block that is with it. Returns a replica and a number from which on the sender
+    /// is to send no more of it in this session.
     pub fn handle_verdict(
         &mut self,
         verdict: &Verdict,
-        head: impl Fn(&[u8]) -> Result<BlockHead, DecodeError>,
+        beginning: impl Fn(&[u8]) -> Result<HeadAndPredecessors, DecodeError>,
+        published: &Published,
         now_ms: u64,
-    ) -> Result<(), DecodeError> {
+    ) -> Result<Option<(ReplicaIndex, u64)>, DecodeError> {
         if *verdict == Verdict::Busy {
             self.retry_ms = Some(now_ms + BUSY_PAUSE_MS);
-            return Ok(());
+            return Ok(None);
         }
         let (frame, block) = self.applying.take().expect("a block is with the engine");
         match verdict {
             Verdict::New => self.undurable.push_back(frame),
+            Verdict::UnknownKind { kind } => {
+                let (head, _) = beginning(&block)?;
+                let from = self.withhold(head, published.vector.get(head.replica));
+                if from.is_some() {
+                    self.unknown.get_or_insert((head.replica, *kind));
+                }
+                return Ok(from);
+            }
             Verdict::NotYet | Verdict::NoRoom => {
+                let (head, predecessors) = beginning(&block)?;
+                if self.follows_on_withheld(head, predecessors.as_deref().unwrap_or_default()) {
+                    return Ok(self.withhold(head, published.vector.get(head.replica)));
+                }
                 self.problem = match verdict {
                     Verdict::NoRoom => "there is no room on this node's disk for the peer's events",
                     _ => "events came that cannot be applied yet",
                 };
-                self.drop_block(frame, head(&block)?, now_ms);
+                self.drop_block(frame, head, now_ms);
             }
             _ => {}
         }
-        Ok(())
+        Ok(None)
+    }
+
+    /// Passes over a replica's events from the first of this block on that is not covered. Returns what to ask of the
+    /// sender, if it does not know.
+    fn withhold(&mut self, head: BlockHead, covered: u64) -> Option<(ReplicaIndex, u64)> {
+        let first = head.first_seq.max(covered + 1);
+        let known = self.withheld.get(&head.replica);
+        if first > head.last_seq() || known.is_some_and(|from| *from <= first) {
+            return None;
+        }
+        self.withheld.insert(head.replica, first);
+        Some((head.replica, first))
+    }
+
+    fn follows_on_withheld(&self, head: BlockHead, predecessors: &[(ReplicaIndex, u64)]) -> bool {
+        let is_withheld = |replica: ReplicaIndex, number: u64| {
+            let from = self.withheld.get(&replica);
+            from.is_some_and(|from| number >= *from)
+        };
+        let mut predecessors = predecessors.iter();
+        is_withheld(head.replica, head.last_seq())
+            || predecessors.any(|(replica, number)| is_withheld(*replica, *number))
+    }
+
+    /// Whether what is withheld came another way: a new session goes on after it.
+    pub fn is_withheld_covered(&self, published: &Published) -> bool {
+        let mut withheld = self.withheld.iter();
+        withheld.any(|(replica, from)| published.vector.get(*replica) >= *from)
     }
 
     fn drop_block(&mut self, frame: u64, head: BlockHead, now_ms: u64) {

@@ -57,6 +57,8 @@ pub(super) struct Sending {
     /// Replicas that the log cannot go on with until the peer covers these numbers. Their blocks are not
     /// sent.
     behind: BTreeMap<ReplicaIndex, u64>,
+    /// Replicas of which the peer wants no events from these numbers on, in this session.
+    withheld: BTreeMap<ReplicaIndex, u64>,
 }
 
 impl Sending {
@@ -81,11 +83,30 @@ impl Sending {
             last_frame: 0,
             acknowledged: 0,
             behind: BTreeMap::new(),
+            withheld: BTreeMap::new(),
         }
     }
 
     pub fn behind_replicas(&self) -> usize {
         self.behind.len()
+    }
+
+    pub fn withheld_replicas(&self) -> usize {
+        self.withheld.len()
+    }
+
+    /// The peer wants no events of these replicas from these numbers on.
+    pub fn withhold(&mut self, replicas: ShortForm) {
+        self.withheld.extend(replicas);
+    }
+
+    /// Whether the peer lacks an event up to this number that may be sent to it.
+    fn lacks(&self, acked: &VersionVector, replica: ReplicaIndex, number: u64) -> bool {
+        let wanted = self
+            .withheld
+            .get(&replica)
+            .map_or(u64::MAX, |from| from - 1);
+        acked.get(replica) < number.min(wanted) && !self.behind.contains_key(&replica)
     }
 
     /// The session has begun: what is durable now is relayed if it is still missing after a while.
@@ -137,7 +158,7 @@ impl Sending {
     /// The newest segment before which the peer lacks nothing of these replicas.
     fn start(&self, survey: &LogSurvey, acked: &VersionVector, counts: IsOwn<'_>) -> Position {
         let lacks = |(replica, number): (ReplicaIndex, u64)| {
-            acked.get(replica) < number && counts(replica) && !self.behind.contains_key(&replica)
+            counts(replica) && self.lacks(acked, replica, number)
         };
         let reached = |(_, context): &&(Position, VersionVector)| !context.iter().any(lacks);
         let newest = survey.segments.iter().rev().find(reached);
@@ -274,6 +295,10 @@ impl Sending {
             && replica != peer.index
             && peer.acked.get(replica) < block.head.last_seq()
             && !self.behind.contains_key(&replica)
+            && self
+                .withheld
+                .get(&replica)
+                .is_none_or(|from| block.head.last_seq() < *from)
     }
 
     fn read_on(
@@ -321,10 +346,7 @@ impl Sending {
             return;
         }
         let lacks = |(replica, seq): (ReplicaIndex, u64)| {
-            peer.acked.get(replica) < seq
-                && !is_own(replica)
-                && replica != peer.index
-                && !self.behind.contains_key(&replica)
+            !is_own(replica) && replica != peer.index && self.lacks(&peer.acked, replica, seq)
         };
         if !sample.vector.iter().any(lacks) {
             self.relay = sample.position;

@@ -260,6 +260,17 @@ impl Node {
         (likes.count, likes.viewer_likes)
     }
 
+    /// The most memory that the process ever had.
+    pub fn memory_peak_kb(&self) -> u64 {
+        let path = format!("/proc/{}/status", self.child.id().expect("it runs"));
+        let status = std::fs::read_to_string(path).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmHWM:"));
+        let figure = line.and_then(|line| line.split_whitespace().next());
+        figure
+            .and_then(|figure| figure.parse().ok())
+            .expect("the kernel tells")
+    }
+
     /// Ends the process at once, as a power cut would.
     pub async fn kill(mut self) {
         self.child.kill().await.expect("a child can be killed");

@@ -13,6 +13,7 @@ use crate::replication::trust::AllowedRegions;
 
 fn hello(epoch: u128) -> Hello {
     Hello {
+        protocol: 1..=1,
         cluster: "test".to_owned(),
         replica: replica("us", epoch),
         frontier: vec![],
@@ -153,7 +154,10 @@ fn claims_of_events_that_this_node_never_made_raise_an_alarm() {
 fn a_frame_that_is_none_closes_with_its_reason() {
     let node = Node::new("eu", 1);
     let bad = [
-        BadFrame::Version { min: 9, max: 9 },
+        BadFrame::Version {
+            theirs: 9..=9,
+            ours: 1..=1,
+        },
         BadFrame::Invalid {
             what: "a block",
             why: "is empty",

@@ -2,6 +2,7 @@
 
 mod hostile;
 mod passing;
+mod withhold;
 mod world;
 
 use std::sync::Arc;

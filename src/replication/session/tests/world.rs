@@ -6,6 +6,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use parking_lot::Mutex;
 
+use crate::codec::DecodeError;
 use crate::codec::block::{self, BlockHead};
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::event::{Action, Block, Event};
@@ -15,7 +16,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::Ticket;
 use crate::engine::published::Published;
 use crate::engine::replicas::ReplicaTable;
-use crate::ids::{ClusterId, Epoch, Region, Replica};
+use crate::ids::{ClusterId, CounterName, Epoch, PostId, Region, Replica};
 use crate::log::Position;
 use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::session::{
@@ -23,6 +24,7 @@ use crate::replication::session::{
     Session, Settings, Verdict,
 };
 use crate::replication::trust::AllowedRegions;
+use crate::versions::Dialect;
 use crate::wire::frames::{read_frame, write_frame};
 
 /// Blocks of one segment of a test's log.
@@ -40,6 +42,7 @@ pub fn replica(region: &str, epoch: u128) -> Replica {
 pub fn settings() -> Settings {
     Settings {
         cluster: ClusterId::new("test").expect("valid"),
+        protocol: Dialect::default().protocol,
         expected_region: None,
         certified_region: None,
         regions: AllowedRegions::default(),
@@ -65,6 +68,8 @@ pub struct Inner {
     pub refusal: Option<Verdict>,
     /// Blocks that came and were known.
     pub known: usize,
+    /// The newest kind of event that it reads.
+    pub kind_max: u8,
 }
 
 pub struct Node {
@@ -103,6 +108,7 @@ impl Node {
             clock_ms: 0,
             refusal: None,
             known: 0,
+            kind_max: Dialect::default().kind_max,
         };
         let inner = Mutex::new(inner);
         Arc::new(Self { table, inner })
@@ -128,6 +134,21 @@ impl Node {
     }
 
     pub fn write(&self, events: usize) {
+        self.write_action(events, Action::Empty);
+    }
+
+    /// Events of a kind that an older node may not know.
+    pub fn write_adds(&self, events: usize) {
+        let action = Action::Add {
+            post: 0,
+            counter: 0,
+            increments: 1,
+            decrements: 0,
+        };
+        self.write_action(events, action);
+    }
+
+    fn write_action(&self, events: usize, action: Action) {
         let mut inner = self.inner.lock();
         let replicas = self.table.all();
         let first_seq = inner.made + 1;
@@ -137,16 +158,13 @@ impl Node {
         let ancestors = known.filter(|(replica, _)| replicas.id(*replica).region == *region);
         let ancestors = Frontier::part(&ancestors.collect(), inner.frontier.lineage());
         let predecessors = (first_seq == 1).then(|| ancestors.short());
-        let event = Event {
-            time_ms: 1,
-            action: Action::Empty,
-        };
+        let event = Event { time_ms: 1, action };
         let block = Block {
             replica: own,
             first_seq,
             predecessors,
-            posts: vec![],
-            counters: vec![],
+            posts: vec![PostId::new("p").expect("valid")],
+            counters: vec![CounterName::new("views").expect("valid")],
             events: vec![event; events],
         };
         inner.made += events as u64;
@@ -155,11 +173,12 @@ impl Node {
     }
 
     pub fn apply(&self, bytes: &Bytes) -> Verdict {
-        let block = match block::decode(bytes, &mut &self.table) {
+        let mut inner = self.inner.lock();
+        let block = match block::decode_up_to(bytes, inner.kind_max, &mut &self.table) {
             Ok(block) => block,
+            Err(DecodeError::UnknownKind { kind, .. }) => return Verdict::UnknownKind { kind },
             Err(error) => return Verdict::Malformed(error.to_string()),
         };
-        let mut inner = self.inner.lock();
         if let Some(refusal) = &inner.refusal {
             return refusal.clone();
         }
@@ -417,7 +436,8 @@ impl End {
             return None;
         }
         let (_, frame) = self.sent.pop_front()?;
-        Some(match read_frame(Some(write_frame(&frame))) {
+        let read = read_frame(Some(write_frame(&frame)), &Dialect::default());
+        Some(match read {
             Ok(frame) => Input::Frame(frame),
             Err(bad) => Input::BadFrame(bad),
         })
