@@ -1,5 +1,6 @@
 //! Dials one configured peer, runs the session, and dials again: for as long as the node runs.
 
+use std::error::Error;
 use std::future::ready;
 use std::io;
 use std::sync::Arc;
@@ -10,6 +11,7 @@ use hyper_util::rt::TokioIo;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::causes;
@@ -75,8 +77,7 @@ impl Dialer {
                 .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
             let response = client.sync(ReceiverStream::new(frames)).await;
-            let response =
-                response.map_err(|status| format!("the peer refused the session: {status}"))?;
+            let response = response.map_err(|status| refusal(&status))?;
             Ok::<_, String>((response.into_inner(), connected.certified_region))
         };
         let limit = Duration::from_millis(self.exchange.options.dial_timeout_ms);
@@ -135,6 +136,14 @@ impl Dialer {
         let jitter = self.exchange.randomness.below(half + 1);
         sleep(Duration::from_millis(self.pause_ms - jitter)).await;
         self.pause_ms = (self.pause_ms * 2).min(self.exchange.options.backoff_max_ms);
+    }
+}
+
+/// Why the call was not taken. Where the connection broke, what broke it is all there is to say.
+fn refusal(status: &Status) -> String {
+    match status.source() {
+        Some(broken) => causes::innermost(broken).to_string(),
+        None => format!("the peer refused the session: {status}"),
     }
 }
 

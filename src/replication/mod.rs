@@ -11,6 +11,7 @@ mod driver;
 pub mod frame;
 pub mod links;
 pub mod parts;
+mod refusals;
 mod server;
 pub mod session;
 pub mod staged;

@@ -1,5 +1,7 @@
 //! An engine of [`crate::support`] behind the clients' listener on a loopback port of the system's choice.
 
+#![allow(dead_code, reason = "each test binary uses its own part")]
+
 use std::sync::Arc;
 use std::time::Duration;
 
