@@ -1,5 +1,6 @@
 //! Dials one peer, runs the session, and dials again: for as long as the node runs, or the peer is wanted.
 
+use std::error::Error;
 use std::future::{pending, ready};
 use std::io;
 use std::sync::Arc;
@@ -11,6 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Status;
 use tonic::transport::{Channel, Endpoint, Uri};
 
 use crate::address::PeerAddress;
@@ -139,9 +141,8 @@ impl Dialer {
                 .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
                 .max_encoding_message_size(PEER_MESSAGE_BYTES_MAX);
             let response = client.sync(ReceiverStream::new(frames)).await;
-            let response =
-                response.map_err(|status| format!("the peer refused the session: {status}"))?;
-            Ok(Opened {
+            let response = response.map_err(|status| refusal(&status))?;
+            Ok::<_, String>(Opened {
                 frames: response.into_inner(),
                 outgoing,
                 channel,
@@ -234,6 +235,14 @@ impl Dialer {
                 self.pause_ms = (self.pause_ms * 2).min(self.exchange.options.backoff_max_ms);
             }
         }
+    }
+}
+
+/// Why the call was not taken. Where the connection broke, what broke it is all there is to say.
+fn refusal(status: &Status) -> String {
+    match status.source() {
+        Some(broken) => causes::innermost(broken).to_string(),
+        None => format!("the peer refused the session: {status}"),
     }
 }
 

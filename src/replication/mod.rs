@@ -17,6 +17,7 @@ mod gossip;
 pub mod links;
 mod pace;
 pub mod parts;
+mod refusals;
 pub mod regions;
 mod server;
 pub mod session;

@@ -1,7 +1,6 @@
 //! The peers' listener: accepts connections within bounds and serves `ReplicationService`.
 
 use std::io;
-use std::net::SocketAddr;
 use std::pin::Pin;
 use std::sync::Arc;
 
@@ -14,7 +13,6 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::codec::DecodeError;
-use crate::counts::Counts;
 use crate::ids::Region;
 use crate::limits::{
     GOSSIP_QUEUE_MAX, OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX,
@@ -25,6 +23,7 @@ use crate::replication::driver::{self, Call};
 use crate::replication::gossip::{self, GossipFault};
 use crate::replication::links::Direction;
 use crate::replication::pace::Pace;
+use crate::replication::refusals::Refusals;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, parts};
 use crate::seams::admission::admitted;
 use crate::seams::membership::Uncorresponding;
@@ -41,8 +40,8 @@ use crate::wire::replication::{
 /// Serves until the node stops.
 pub(super) async fn run(exchange: Arc<Exchange>, listener: Box<dyn Listener>) {
     let stop = exchange.stop.clone();
-    let counts = exchange.counts.clone();
-    let refused = Box::new(move |address, error: &io::Error| refuse(&counts, address, error));
+    let refusals = Refusals::new(exchange.counts.clone());
+    let refused = Box::new(move |address, error: &io::Error| refusals.note(address, error));
     let connections = admitted(listener, PEER_CONNECTIONS_MAX, refused);
     let service = ReplicationServiceServer::new(PeerService { exchange })
         .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX)
@@ -58,13 +57,6 @@ pub(super) async fn run(exchange: Arc<Exchange>, listener: Box<dyn Listener>) {
     if let Err(error) = served {
         tracing::error!(%error, "the peers' listener failed");
     }
-}
-
-/// Counts a peer whose handshake failed, and says why.
-fn refuse(counts: &Counts, address: Option<SocketAddr>, error: &io::Error) {
-    counts.peers_refused.one_more();
-    let address = address.map(tracing::field::display);
-    tracing::warn!(address, %error, "a peer's connection is refused");
 }
 
 struct PeerService {

@@ -48,7 +48,7 @@ async fn the_library_speaks_tls_and_believes_only_its_authority() {
         client.like("p", host).await.expect("taken");
     }
     let endpoint = format!("https://127.0.0.1:{port}");
-    let other = Authority::new("likewise test");
+    let other = Authority::new("another");
     let refused = trusting(&other, &endpoint).connect().await;
     let error = refused.err().expect("not believed");
     assert!(error.to_string().contains("UnknownIssuer"), "{error}");

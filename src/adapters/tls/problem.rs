@@ -65,7 +65,9 @@ fn of_certificate(problem: &CertificateError) -> String {
 fn of_alert(alert: AlertDescription, other: &str) -> String {
     let why = match alert {
         AlertDescription::CertificateExpired => "it has expired or is not valid yet",
-        AlertDescription::UnknownCA => "it is not of the authority that is configured there",
+        AlertDescription::UnknownCA | AlertDescription::DecryptError => {
+            "it is not of the authority that is configured there"
+        }
         AlertDescription::CertificateRequired => "there is none",
         AlertDescription::BadCertificate
         | AlertDescription::UnsupportedCertificate
