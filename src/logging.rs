@@ -22,8 +22,10 @@ static NODE: OnceLock<Replica> = OnceLock::new();
 
 /// Starts logging for this process, to the standard error stream; a second call is refused.
 pub fn init(logging: &Logging) -> anyhow::Result<()> {
+    // A peer's message makes chitchat write up to hundreds of lines. What matters is said by this crate.
+    let quiet = format!("chitchat=error,{}", logging.level);
     let filter = EnvFilter::builder()
-        .parse(&logging.level)
+        .parse(quiet)
         .with_context(|| format!("logging.level = {:?}", logging.level))?;
     let lines = tracing_subscriber::fmt()
         .with_env_filter(filter)

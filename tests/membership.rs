@@ -163,11 +163,10 @@ impl Stranger {
     async fn begin(node: &Node, first: GossipMessage) -> Result<Self, Status> {
         let address = format!("http://{}", node.peer_address);
         let client = ReplicationServiceClient::connect(address).await;
+        let mut client = client.expect("it listens");
         let (outgoing, messages) = mpsc::channel(64);
-        let stranger = client
-            .expect("it listens")
-            .gossip(ReceiverStream::new(messages));
-        let incoming = stranger.await?.into_inner();
+        let call = client.gossip(ReceiverStream::new(messages)).await?;
+        let incoming = call.into_inner();
         let stranger = Self { outgoing, incoming };
         stranger.say(first).await;
         Ok(stranger)

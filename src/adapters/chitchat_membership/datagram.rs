@@ -58,6 +58,8 @@ pub enum BadDatagram {
     TooMany { what: &'static str, max: usize },
     #[error("its {0} stand in an order that no node makes")]
     Order(&'static str),
+    #[error("it speaks of another cluster")]
+    Cluster,
 }
 
 /// One run of a node, as chitchat names it. The generation counts the starts of chitchat within the run.
@@ -202,6 +204,15 @@ impl Datagram {
             Self::BadCluster => out.push(BAD_CLUSTER),
         }
         out
+    }
+
+    /// Fails for what only a node of another cluster sends. The hello of the call has named the cluster.
+    pub fn check_cluster(&self, own: &ClusterId) -> Result<(), BadDatagram> {
+        match self {
+            Self::Syn { cluster, .. } if cluster != own.as_str() => Err(BadDatagram::Cluster),
+            Self::BadCluster => Err(BadDatagram::Cluster),
+            Self::Syn { .. } | Self::SynAck { .. } | Self::Ack { .. } => Ok(()),
+        }
     }
 
     /// Keeps what is said of these nodes. Returns how often something was left out.

@@ -149,7 +149,7 @@ impl Shared {
     fn new(options: GossipOptions, counts: Arc<Counts>) -> Arc<Self> {
         let none: Members = Arc::from([]);
         Arc::new(Self {
-            office: PostOffice::new(counts.clone(), options.interval),
+            office: PostOffice::new(options.cluster.clone(), counts.clone(), options.interval),
             members: watch::Sender::new(none),
             roster: Mutex::new(Roster::new(options.forget_after)),
             announced: watch::Sender::new(None),

@@ -20,7 +20,7 @@ use super::datagram::{Datagram, key_of};
 use super::gate::Gate;
 use super::mailbox::Mailbox;
 use crate::counts::Counts;
-use crate::ids::Replica;
+use crate::ids::{ClusterId, Replica};
 use crate::limits::{GOSSIP_BURST_MAX, GOSSIP_PEERS_MAX, GOSSIP_QUEUE_MAX};
 use crate::seams::membership::{Correspondence, Uncorresponding};
 
@@ -38,6 +38,7 @@ pub struct PostOffice {
     peers: Mutex<BTreeMap<SocketAddr, Peer>>,
     /// Told when a peer is connected.
     connected: watch::Sender<()>,
+    cluster: ClusterId,
     counts: Arc<Counts>,
     interval: Duration,
     /// Whether the next message ends chitchat's task, as a bug of it would.
@@ -46,11 +47,12 @@ pub struct PostOffice {
 }
 
 impl PostOffice {
-    pub fn new(counts: Arc<Counts>, interval: Duration) -> Arc<Self> {
+    pub fn new(cluster: ClusterId, counts: Arc<Counts>, interval: Duration) -> Arc<Self> {
         Arc::new(Self {
             incoming: Mailbox::new(GOSSIP_QUEUE_MAX),
             peers: Mutex::default(),
             connected: watch::Sender::new(()),
+            cluster,
             counts,
             interval,
             #[cfg(test)]
@@ -183,7 +185,11 @@ impl Counter {
             self.office.counts.gossip_refused.one_more();
             tracing::debug!(%from, %error, "a message of a peer's gossip is refused");
         };
-        let mut datagram = match Datagram::read(bytes) {
+        let read = Datagram::read(bytes).and_then(|datagram| {
+            datagram.check_cluster(&self.office.cluster)?;
+            Ok(datagram)
+        });
+        let mut datagram = match read {
             Ok(datagram) => datagram,
             Err(error) => {
                 refused(&error);

@@ -159,6 +159,19 @@ fn a_maximum_below_the_keys_is_refused() {
 }
 
 #[test]
+fn another_cluster_is_told_apart() {
+    let own = ClusterId::new("test").expect("valid");
+    let syn = |cluster: &str| Datagram::Syn {
+        cluster: cluster.to_owned(),
+        digests: Vec::new(),
+    };
+    assert_eq!(syn("test").check_cluster(&own), Ok(()));
+    assert_eq!(syn("other").check_cluster(&own), Err(BadDatagram::Cluster));
+    let told = Datagram::BadCluster.check_cluster(&own);
+    assert_eq!(told, Err(BadDatagram::Cluster));
+}
+
+#[test]
 fn keys_and_versions_in_disorder_are_refused() {
     let ack = |values, version| Datagram::Ack {
         deltas: vec![delta(values, version)],
