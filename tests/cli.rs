@@ -42,9 +42,7 @@ fn a_cause_is_told_once() {
 
 #[test]
 fn arguments_are_explained() {
-    for command in [
-        "like", "unlike", "add", "count", "watch", "wait", "retire",
-    ] {
+    for command in ["like", "unlike", "add", "count", "watch", "wait", "retire"] {
         let output = Command::new(env!("CARGO_BIN_EXE_likewise"))
             .args([command, "-h"])
             .output()

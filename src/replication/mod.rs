@@ -11,6 +11,7 @@ mod dialer;
 mod driver;
 pub mod frame;
 pub mod links;
+mod news;
 pub mod parts;
 pub mod regions;
 mod server;
