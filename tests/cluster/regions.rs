@@ -324,11 +324,12 @@ async fn a_full_mesh_under_load_carries_each_event_about_once() {
         load.stop().await;
     }
     world.converge().await;
-    // The counts of links are brought up to date a few times a second.
+    // The counts of links are brought up to date a few times a second, and those of a session that gave way to
+    // another between the same nodes are gone.
     let (events, copies) = eventually("all copies are counted", PATIENCE, || async {
         let (events, copies) = crossed(&nodes).await;
         let (events, copies) = (events - before.0, copies - before.1);
-        match copies >= 2 * events {
+        match 100 * copies >= 95 * 2 * events {
             true => Ok((events, copies)),
             false => Err(format!("{copies} copies of {events} events")),
         }
