@@ -318,7 +318,7 @@ async fn a_full_mesh_under_load_carries_each_event_about_once() {
         loads.push(Load::start("load", name, client.subscribe()));
     }
     for load in &loads {
-        load.more(2_000).await;
+        load.more(700).await;
     }
     for load in loads {
         load.stop().await;
@@ -335,7 +335,7 @@ async fn a_full_mesh_under_load_carries_each_event_about_once() {
         }
     })
     .await;
-    assert!(events >= 6_000, "{events} events");
+    assert!(events >= 2_100, "{events} events");
     let each = copies as f64 / (2 * events) as f64;
     println!("{copies} copies of {events} events to two others each: {each:.3}");
     assert!(each <= 1.2, "{copies} copies of {events} events");
