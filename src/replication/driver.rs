@@ -31,6 +31,7 @@ use crate::log::{LogReader, Position, ReadError, RecordKind};
 use crate::replication::conflict;
 use crate::replication::frame::{BadFrame, CloseReason, Frame};
 use crate::replication::links::{Direction, Place};
+use crate::replication::news::News;
 use crate::replication::session::{
     Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session,
     Settings, Standing, Verdict,
@@ -43,8 +44,6 @@ use crate::wire::replication as wire;
 
 /// How often a link's figures are brought up to date.
 pub(super) const STANDING_PAUSE: Duration = Duration::from_millis(100);
-/// How often it is looked for what third regions have acknowledged, to pass it on.
-const HEARD_PAUSE: Duration = Duration::from_millis(100);
 /// How long the stream is kept after the closing frame, so that it arrives.
 const CLOSE_LINGER: Duration = Duration::from_millis(500);
 
@@ -105,7 +104,7 @@ struct Driver {
     session: Session,
     begun: Instant,
     board: watch::Receiver<Ticket>,
-    hearsay: Hearsaying,
+    news: News,
     reading: Option<Reading>,
     /// A block that is being compared with the log; the session takes no frames meanwhile.
     comparing: Option<Comparing>,
@@ -121,25 +120,6 @@ struct Driver {
     /// When the link's figures were last brought up to date.
     shown: Instant,
     ended: Option<Ended>,
-}
-
-/// What third regions have acknowledged, and how much of it was handed to the session.
-struct Hearsaying {
-    changes: watch::Receiver<u64>,
-    /// The table's revision.
-    since: u64,
-    /// Not before.
-    due: Instant,
-}
-
-impl Hearsaying {
-    /// Returns when there may be news, and it is time.
-    async fn news(&mut self) {
-        sleep_until(self.due).await;
-        if self.changes.changed().await.is_err() {
-            pending::<()>().await;
-        }
-    }
 }
 
 /// Runs the session until it ends. Frames go out wrapped as the direction demands.
@@ -209,23 +189,15 @@ impl Driver {
             block_bytes: options.block_bytes,
         };
         let board = exchange.engine.board().subscribe();
-        let mut changes = exchange.acks.changes();
-        // What is there already is news too.
-        changes.mark_changed();
-        let hearsay = Hearsaying {
-            changes,
-            since: 0,
-            due: Instant::now(),
-        };
         let engine = exchange.engine.clone();
         let session = Session::new(settings, engine, durable(&exchange.engine), 0);
         Self {
+            news: News::new(&exchange.acks),
             exchange,
             direction: call.direction,
             session,
             begun: Instant::now(),
             board,
-            hearsay,
             reading: None,
             comparing: None,
             committing: FuturesOrdered::new(),
@@ -281,7 +253,7 @@ impl Driver {
                 Ok(()) => Happened::Published,
                 Err(_) => Happened::Stop,
             },
-            () = self.hearsay.news(), if self.place.is_some() => Happened::Heard,
+            () = self.news.come(), if self.place.is_some() => Happened::Heard,
             permit = frames.reserve(), if !self.outgoing.is_empty() => match permit {
                 Ok(_) => Happened::Room,
                 Err(_) => Happened::Lost,
@@ -316,7 +288,7 @@ impl Driver {
             Happened::Published => {
                 self.feed(Input::Published(durable(&self.exchange.engine)));
             }
-            Happened::Heard => self.hand_over_hearsay(),
+            Happened::Heard => self.hand_over_news(),
             Happened::Room => {}
             Happened::Time => self.feed(Input::Tick),
             Happened::Lost => self.lose("the stream was closed".to_owned()),
@@ -340,14 +312,11 @@ impl Driver {
         }
     }
 
-    fn hand_over_hearsay(&mut self) {
-        self.hearsay.due = Instant::now() + HEARD_PAUSE;
+    fn hand_over_news(&mut self) {
         let Some(place) = &self.place else {
             return;
         };
-        let acks = &self.exchange.acks;
-        let (revision, news) = acks.news(&place.peer.region, self.hearsay.since);
-        self.hearsay.since = revision;
+        let news = self.news.take(&self.exchange.acks, &place.peer.region);
         if !news.is_empty() {
             self.feed(Input::Heard(news));
         }

@@ -15,6 +15,7 @@ mod driver;
 pub mod frame;
 mod gossip;
 pub mod links;
+mod news;
 mod pace;
 pub mod parts;
 mod refusals;

@@ -106,7 +106,7 @@ async fn a_region_is_waited_for_over_a_bridge() {
     let mut world = World::start(&["ap", "eu", "us"], |setup| setup).await;
     world.converge().await;
     world.cut("ap", "us");
-    let (ap, eu, us) = (world.node("ap"), world.node("eu"), world.node("us"));
+    let (ap, us) = (world.node("ap"), world.node("us"));
     let is_alone = |status: &GetStatusResponse| {
         let mut links = status.links.iter();
         links.any(|link| link.region == "us" && !link.connected)
@@ -124,9 +124,8 @@ async fn a_region_is_waited_for_over_a_bridge() {
 
     // The other way round, with the origin time up to which `us` is complete at `ap`.
     let liked = us.client.like("p", "bob").await.expect("taken");
-    let waited = us
-        .client
-        .wait_for(&liked.token, &["ap".to_owned()], Some(PATIENCE));
+    let only_ap = ["ap".to_owned()];
+    let waited = us.client.wait_for(&liked.token, &only_ap, Some(PATIENCE));
     assert_eq!(waited.await.expect("waited").reached, ["ap"]);
     let complete = |likes: &likewise::wire::v1::PostLikes| {
         let mut regions = likes.regions.iter();
@@ -139,7 +138,8 @@ async fn a_region_is_waited_for_over_a_bridge() {
             ..Read::default()
         };
         let likes = ap.client.get_post("p", None, read).await.expect("read");
-        let reached = complete(&likes) >= likes.updated_at;
+        let at = |time: Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
+        let reached = at(complete(&likes)) >= at(likes.updated_at);
         match reached && likes.count == 2 {
             true => Ok(()),
             false => Err(format!("{likes:#?}")),
@@ -318,23 +318,24 @@ async fn a_full_mesh_under_load_carries_each_event_about_once() {
         loads.push(Load::start("load", name, client.subscribe()));
     }
     for load in &loads {
-        load.more(2_000).await;
+        load.more(700).await;
     }
     for load in loads {
         load.stop().await;
     }
     world.converge().await;
-    // The counts of links are brought up to date a few times a second.
+    // The counts of links are brought up to date a few times a second, and those of a session that gave way to
+    // another between the same nodes are gone.
     let (events, copies) = eventually("all copies are counted", PATIENCE, || async {
         let (events, copies) = crossed(&nodes).await;
         let (events, copies) = (events - before.0, copies - before.1);
-        match copies >= 2 * events {
+        match 100 * copies >= 95 * 2 * events {
             true => Ok((events, copies)),
             false => Err(format!("{copies} copies of {events} events")),
         }
     })
     .await;
-    assert!(events >= 6_000, "{events} events");
+    assert!(events >= 2_100, "{events} events");
     let each = copies as f64 / (2 * events) as f64;
     println!("{copies} copies of {events} events to two others each: {each:.3}");
     assert!(each <= 1.2, "{copies} copies of {events} events");

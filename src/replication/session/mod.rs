@@ -25,9 +25,7 @@ use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
 use crate::engine::published::Published;
 use crate::ids::Replica;
-use crate::replication::frame::{
-    Acknowledge, CloseReason, Described, Entries, Frame, Heard, Hello,
-};
+use crate::replication::frame::{Acknowledge, CloseReason, Described, Entries, Frame, Hello};
 use crate::replication::session::lag::Lag;
 use crate::replication::session::passing::Passing;
 use crate::replication::session::peer::Peer;
@@ -406,28 +404,6 @@ impl Session {
         learned.map(|()| outcome)
     }
 
-    /// What a third replica has acknowledged. A form with an unknown head says nothing.
-    fn hear(&self, heard: Heard, effects: &mut Vec<Effect>) -> Result<(), Fault> {
-        let short = self.indexed(&heard.frontier, effects)?;
-        self.intern(&heard.replica)?;
-        let peer = self.peer.as_ref().expect("open");
-        if heard.replica == self.own.0 {
-            return Ok(());
-        }
-        if let Some(full) = peer.expand(&short, self.knowledge.as_ref()) {
-            effects.push(Effect::Heard(Hearsay {
-                replica: heard.replica,
-                said: Said {
-                    vector: Arc::new(full),
-                    short: Some(Arc::new(short)),
-                    at_ms: heard.at_ms,
-                },
-                hops: heard.hops,
-            }));
-        }
-        Ok(())
-    }
-
     fn learn_lineage(&self, peer: &mut Peer, lineage: Described) -> Result<(), Fault> {
         for (replica, predecessors) in lineage {
             let (predecessors, is_whole) = self.intern_all(&predecessors);
@@ -578,31 +554,6 @@ impl Session {
             heard,
             at_ms: self.durable.complete_until_ms,
         })));
-    }
-
-    /// News of third replicas, with what the peer must be told to read it.
-    fn pass_on(&mut self, lineage: &mut Described) -> Vec<Heard> {
-        let knowledge = self.knowledge.clone();
-        let news = self
-            .passing
-            .take(|head| knowledge.predecessors(head).is_some());
-        let mut heard = Vec::with_capacity(news.len());
-        for Hearsay {
-            replica,
-            said,
-            hops,
-        } in news
-        {
-            let short = said.short.as_deref().map_or(&[][..], Vec::as_slice);
-            lineage.extend(self.describe(short));
-            heard.push(Heard {
-                replica,
-                frontier: self.named(short),
-                hops,
-                at_ms: said.at_ms,
-            });
-        }
-        heard
     }
 
     /// The durable frontier in the short form, with what the peer must be told to read it.

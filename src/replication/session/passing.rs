@@ -1,11 +1,14 @@
 //! What third replicas have acknowledged, on its way to the peer.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use crate::crdt::dot::ReplicaIndex;
 use crate::ids::Replica;
 use crate::limits::HEARD_MAX;
-use crate::replication::session::effect::Hearsay;
+use crate::replication::frame::{Described, Heard};
+use crate::replication::session::effect::{Effect, Hearsay, Said};
+use crate::replication::session::{Fault, Session};
 
 /// News that the peer has not been told. Bounded by the table that it comes from: of a region only what came
 /// last stays.
@@ -45,5 +48,54 @@ impl Passing {
             self.waiting.remove(&one.replica);
         }
         told
+    }
+}
+
+impl Session {
+    /// What a third replica has acknowledged. A form with an unknown head says nothing.
+    pub(super) fn hear(&self, heard: Heard, effects: &mut Vec<Effect>) -> Result<(), Fault> {
+        let short = self.indexed(&heard.frontier, effects)?;
+        self.intern(&heard.replica)?;
+        let peer = self.peer.as_ref().expect("open");
+        if heard.replica == self.own.0 {
+            return Ok(());
+        }
+        if let Some(full) = peer.expand(&short, self.knowledge.as_ref()) {
+            effects.push(Effect::Heard(Hearsay {
+                replica: heard.replica,
+                said: Said {
+                    vector: Arc::new(full),
+                    short: Some(Arc::new(short)),
+                    at_ms: heard.at_ms,
+                },
+                hops: heard.hops,
+            }));
+        }
+        Ok(())
+    }
+
+    /// News of third replicas, with what the peer must be told to read it.
+    pub(super) fn pass_on(&mut self, lineage: &mut Described) -> Vec<Heard> {
+        let knowledge = self.knowledge.clone();
+        let news = self
+            .passing
+            .take(|head| knowledge.predecessors(head).is_some());
+        let mut heard = Vec::with_capacity(news.len());
+        for Hearsay {
+            replica,
+            said,
+            hops,
+        } in news
+        {
+            let short = said.short.as_deref().map_or(&[][..], Vec::as_slice);
+            lineage.extend(self.describe(short));
+            heard.push(Heard {
+                replica,
+                frontier: self.named(short),
+                hops,
+                at_ms: said.at_ms,
+            });
+        }
+        heard
     }
 }
