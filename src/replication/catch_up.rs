@@ -250,10 +250,15 @@ impl Tries {
 async fn take_snapshots(exchange: &Exchange) {
     let mut tries = Tries::default();
     loop {
+        let receiver = &exchange.snapshots.receiver;
         if exchange.catch_up.wants.lock().is_empty() {
+            // What logs have made needless goes.
+            if let Err(error) = receiver.ask().await {
+                tracing::warn!(%error, "what broke off of a snapshot cannot be read");
+            }
             exchange.catch_up.wanted.notified().await;
         }
-        match exchange.snapshots.receiver.ask().await {
+        match receiver.ask().await {
             Ok(ask) => try_one(exchange, ask, &mut tries).await,
             Err(error) => {
                 tracing::warn!(%error, "no snapshot can be staged");

@@ -153,11 +153,12 @@ async fn a_snapshot_broken_late_goes_on_where_it_was() {
     };
     let eu = setup("eu").start().await;
     let witness = setup("us").peer("eu", eu.peer_address).start().await;
-    let mut posts = 0;
+    let mut turn = 0;
     while !has_cut(&eu) {
-        like_all(&eu.client, &format!("post-{posts}")).await;
-        posts += 1;
-        assert!(posts < 200, "the log is never cut");
+        // The log grows, the state does not: transfers are short.
+        like_all(&eu.client, &format!("post-{}", turn % 8)).await;
+        turn += 1;
+        assert!(turn < 200, "the log is never cut");
     }
     witness.kill().await;
     let mut arrived = Vec::new();
@@ -183,7 +184,7 @@ async fn a_snapshot_broken_late_goes_on_where_it_was() {
         node.kill().await;
     }
     let again = arrived[1].saturating_sub(arrived[0]);
-    assert!(again < arrived[0] / 10, "{arrived:?}: {again} bytes again");
+    assert!(again < arrived[0] / 5, "{arrived:?}: {again} bytes again");
 }
 
 /// The same few users like and unlike, over and over, in each region.
