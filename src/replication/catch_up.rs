@@ -242,8 +242,9 @@ impl Tries {
     /// Whether nobody who is there will go on with it, or it was tried often enough.
     fn are_over(&self, catch_up: &CatchUp) -> bool {
         let wants = catch_up.wants.lock();
-        let is_gone = |peer: &Replica| self.gone.contains(peer);
-        self.fruitless >= SNAPSHOT_RESUMES_MAX || wants.keys().all(is_gone)
+        // With nobody there it is too soon to tell: the sender's session breaks with its snapshot.
+        let are_gone = !wants.is_empty() && wants.keys().all(|peer| self.gone.contains(peer));
+        self.fruitless >= SNAPSHOT_RESUMES_MAX || are_gone
     }
 }
 
