@@ -293,3 +293,16 @@ async fn try_one(exchange: &Exchange, ask: Ask, tries: &mut Tries) {
     }
     sleep(FAILURE_PAUSE).await;
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_broke_off_is_not_given_up_while_nobody_is_there_to_be_asked() {
+        let (catch_up, mut tries) = (CatchUp::default(), Tries::default());
+        assert!(!tries.are_over(&catch_up));
+        tries.fruitless = SNAPSHOT_RESUMES_MAX;
+        assert!(tries.are_over(&catch_up));
+    }
+}
