@@ -540,6 +540,15 @@ fn changes() -> Vec<(&'static str, Change)> {
             }),
         ),
         (
+            "a block comes twice",
+            with(|_, parts| {
+                let is_tail =
+                    |part: &SnapshotResponse| matches!(part.body, Some(Body::TailBlock(_)));
+                let at = parts.iter().position(is_tail).expect("has a tail");
+                parts.insert(at, parts[at].clone());
+            }),
+        ),
+        (
             "an end before what it shows",
             with(|_, parts| {
                 let frontier = begin_of(parts).frontier.clone();

@@ -242,18 +242,24 @@ impl Tries {
     /// Whether nobody who is there will go on with it, or it was tried often enough.
     fn are_over(&self, catch_up: &CatchUp) -> bool {
         let wants = catch_up.wants.lock();
-        let is_gone = |peer: &Replica| self.gone.contains(peer);
-        self.fruitless >= SNAPSHOT_RESUMES_MAX || wants.keys().all(is_gone)
+        // With nobody there it is too soon to tell: the sender's session breaks with its snapshot.
+        let are_gone = !wants.is_empty() && wants.keys().all(|peer| self.gone.contains(peer));
+        self.fruitless >= SNAPSHOT_RESUMES_MAX || are_gone
     }
 }
 
 async fn take_snapshots(exchange: &Exchange) {
     let mut tries = Tries::default();
     loop {
+        let receiver = &exchange.snapshots.receiver;
         if exchange.catch_up.wants.lock().is_empty() {
+            // What logs have made needless goes.
+            if let Err(error) = receiver.ask().await {
+                tracing::warn!(%error, "what broke off of a snapshot cannot be read");
+            }
             exchange.catch_up.wanted.notified().await;
         }
-        match exchange.snapshots.receiver.ask().await {
+        match receiver.ask().await {
             Ok(ask) => try_one(exchange, ask, &mut tries).await,
             Err(error) => {
                 tracing::warn!(%error, "no snapshot can be staged");
@@ -286,4 +292,17 @@ async fn try_one(exchange: &Exchange, ask: Ask, tries: &mut Tries) {
         }
     }
     sleep(FAILURE_PAUSE).await;
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_broke_off_is_not_given_up_while_nobody_is_there_to_be_asked() {
+        let (catch_up, mut tries) = (CatchUp::default(), Tries::default());
+        assert!(!tries.are_over(&catch_up));
+        tries.fruitless = SNAPSHOT_RESUMES_MAX;
+        assert!(tries.are_over(&catch_up));
+    }
 }

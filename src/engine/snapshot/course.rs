@@ -216,6 +216,9 @@ impl Course {
     }
 
     fn push_chunks(&mut self, chunks: &Chunks) -> Result<(), CourseError> {
+        if chunks.chunks.is_empty() {
+            return form("a group has no chunks");
+        }
         let Some(shows) = self.shown_by(chunks) else {
             return form("what it shows names a replica that nobody described");
         };
@@ -278,8 +281,12 @@ impl Course {
         self.check_own(|own| claims_of(&decoded, own))?;
         let predecessors = decoded.predecessors.iter().flatten();
         let mut missing = predecessors.filter(|(replica, seq)| self.reached.get(*replica) < *seq);
-        if decoded.first_seq > self.reached.get(decoded.replica) + 1 || missing.next().is_some() {
+        let reached = self.reached.get(decoded.replica);
+        if decoded.first_seq > reached + 1 || missing.next().is_some() {
             return form("its tail has a gap");
+        }
+        if decoded.last_seq() <= reached {
+            return form("a block brings nothing new");
         }
         self.reached.raise(decoded.replica, decoded.last_seq());
         self.phase = Phase::Tail;

@@ -139,7 +139,7 @@ impl Snapshot {
                 (_, None) => None,
             };
             let done = at + usize::from(here.is_some());
-            self.posts = posts[done..].to_vec().into_iter();
+            self.posts.by_ref().take(done).for_each(drop);
         }
         Ok(beginning)
     }

@@ -72,7 +72,10 @@ impl Receiver {
         if let Broken::Unknown = broken {
             let found = Staging::recover(self.engine.clone(), self.files.clone()).await?;
             *broken = match found {
-                Some(staging) => Broken::Staging(Box::new(staging)),
+                Some(staging) => {
+                    self.say_broken(&staging, "this node was stopped");
+                    Broken::Staging(Box::new(staging))
+                }
                 None => self.drop_stage().await?,
             };
         }
@@ -87,6 +90,13 @@ impl Receiver {
             *broken = self.drop_stage().await?;
         }
         Ok(resume)
+    }
+
+    fn say_broken(&self, staging: &Staging, why: &str) {
+        let bytes = staging.bytes();
+        self.warnings.set_taking(Some(format!(
+            "a snapshot broke off after {bytes} bytes ({why}); it goes on with the next peer that can"
+        )));
     }
 
     async fn drop_stage(&self) -> io::Result<Broken> {
@@ -174,11 +184,7 @@ impl Receiver {
             | (Some(mut staging), StageBroken::Staging(StagingError::Course(_)))
             | (Some(mut staging), StageBroken::Staging(StagingError::Decode(_))) => {
                 staging.suspend().await?;
-                let bytes = staging.bytes();
-                self.warnings.set_taking(Some(format!(
-                    "a snapshot broke off after {bytes} bytes ({failed}); it goes on with the next peer \
-                     that can"
-                )));
+                self.say_broken(&staging, &failed.to_string());
                 Ok(Broken::Staging(Box::new(staging)))
             }
             (_, StageBroken::Staging(StagingError::Stage(_))) | (None, _) => {
