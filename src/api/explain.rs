@@ -28,8 +28,8 @@ impl Api {
         let query = requests::explain_post(self.engine.cluster(), request)?;
         self.prepare_read(&query.plan).await?;
         let _work = self.enter()?;
-        let _place = self.explaining.try_acquire();
-        let _place = _place.map_err(|_| ApiError::Overloaded {
+        let place = self.explaining.try_acquire();
+        let _place = place.map_err(|_| ApiError::Overloaded {
             what: "explanations at once",
             max: EXPLANATIONS_MAX,
         })?;

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 
 use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Liker;
 use crate::engine::Engine;
 use crate::engine::post::{Post, shard_of_hash};
 use crate::ids::{PostId, UserId};
@@ -82,7 +83,7 @@ impl Engine {
         &self,
         post: &Arc<Post>,
         from: u64,
-        see: impl FnOnce(&mut dyn Iterator<Item = &crate::crdt::likers::Liker>) -> T,
+        see: impl FnOnce(&mut dyn Iterator<Item = &Liker>) -> T,
     ) -> (T, u64) {
         loop {
             let was_wide = post.is_wide();
