@@ -83,6 +83,8 @@ async fn snapshots_that_nobody_takes_are_bounded() {
 /// A peer whose log does not reach, and which answers with these parts.
 struct Liar {
     parts: Vec<wire::SnapshotResponse>,
+    /// Whether chunks name the asker instead of the replica that they name.
+    is_about_asker: bool,
     asked: Arc<AtomicUsize>,
 }
 
@@ -125,10 +127,23 @@ impl ReplicationService for Liar {
 
     async fn snapshot(
         &self,
-        _: Request<wire::SnapshotRequest>,
+        request: Request<wire::SnapshotRequest>,
     ) -> Result<Response<Self::SnapshotStream>, Status> {
         self.asked.fetch_add(1, Ordering::SeqCst);
-        let parts: Vec<_> = self.parts.iter().cloned().map(Ok).collect();
+        let asker = request
+            .into_inner()
+            .replica
+            .expect("the asker says who it is");
+        let mut parts = self.parts.clone();
+        for part in parts.iter_mut().filter(|_| self.is_about_asker) {
+            if let Some(Part::Chunks(chunks)) = &mut part.body {
+                chunks
+                    .chunks
+                    .iter_mut()
+                    .for_each(|chunk| chunk.replicas = vec![asker.clone()]);
+            }
+        }
+        let parts: Vec<_> = parts.into_iter().map(Ok).collect();
         Ok(Response::new(Box::pin(tokio_stream::iter(parts))))
     }
 }
@@ -152,6 +167,33 @@ fn end(covers: u64, chunks: u64, blocks: u64) -> wire::SnapshotResponse {
     }))
 }
 
+/// One liker, whose dot is of the replica at this place among those that the chunk names.
+fn chunks(place: u32) -> wire::SnapshotResponse {
+    let liker = wire::ChunkLiker {
+        user: "eve".to_owned(),
+        dots: vec![wire::ChunkDot {
+            replica: place,
+            seq: 7,
+        }],
+    };
+    let chunk = wire::SnapshotChunk {
+        post: "hostile".to_owned(),
+        replicas: vec![write_replica(&replica("ap", 9))],
+        part: Some(wire::snapshot_chunk::Part::Likers(wire::ChunkLikers {
+            from_hash: 0,
+            to_hash: u64::MAX,
+            likers: vec![liker],
+        })),
+    };
+    part(Part::Chunks(wire::SnapshotChunks {
+        chunks: vec![chunk],
+        ..wire::SnapshotChunks::default()
+    }))
+}
+
+/// The running replica of the node never made its event 7.
+const OF_THE_ASKER: &str = "a like of the asker that it never made";
+
 fn tail(block: Bytes) -> wire::SnapshotResponse {
     part(Part::TailBlock(block))
 }
@@ -160,22 +202,8 @@ fn tail(block: Bytes) -> wire::SnapshotResponse {
 async fn lying_snapshots_change_nothing() {
     let folder = tempfile::tempdir().expect("a folder");
     let ap = replica("ap", 9);
-    let chunk = wire::SnapshotChunk {
-        post: "hostile".to_owned(),
-        replicas: vec![write_replica(&ap)],
-        part: Some(wire::snapshot_chunk::Part::Likers(wire::ChunkLikers {
-            from_hash: 0,
-            to_hash: u64::MAX,
-            likers: vec![wire::ChunkLiker {
-                user: "eve".to_owned(),
-                dots: vec![wire::ChunkDot { replica: 7, seq: 1 }],
-            }],
-        })),
-    };
-    let chunks = part(Part::Chunks(wire::SnapshotChunks {
-        chunks: vec![chunk],
-        ..wire::SnapshotChunks::default()
-    }));
+    let unnamed = chunks(7);
+    let named = chunks(0);
     let cases = [
         ("nothing at all", vec![]),
         ("no beginning", vec![end(9, 0, 0)]),
@@ -197,8 +225,9 @@ async fn lying_snapshots_change_nothing() {
         ),
         (
             "a chunk of a replica that it does not name",
-            vec![begin(9), chunks, end(9, 1, 0)],
+            vec![begin(9), unnamed, end(9, 1, 0)],
         ),
+        (OF_THE_ASKER, vec![begin(9), named, end(9, 1, 0)]),
         (
             "a part beyond the limit",
             vec![
@@ -215,6 +244,7 @@ async fn lying_snapshots_change_nothing() {
         let asked = Arc::new(AtomicUsize::new(0));
         let liar = Liar {
             parts,
+            is_about_asker: what == OF_THE_ASKER,
             asked: asked.clone(),
         };
         let service = ReplicationServiceServer::new(liar).max_encoding_message_size(64 << 20);
