@@ -142,6 +142,7 @@ mod tests {
             "--peer-listen=127.0.0.1:0",
             "--peer=us=us.example:7401",
             "--peer=ap=127.0.0.1:7431",
+            "--insecure",
         ]);
         let sources = Sources {
             flags: flags(&line.unwrap().args),
@@ -149,6 +150,7 @@ mod tests {
         };
         let config = config::load(&sources).unwrap();
         assert_eq!(config.node.region.as_str(), "eu");
+        assert!(config.peers.insecure);
         assert_eq!(config.peers.static_peers[0].address.host(), "us.example");
         assert_eq!(
             what_was_chosen(&config),
