@@ -186,6 +186,7 @@ mod tests {
             "--peer=us=us.example:7401",
             "--peer=ap=127.0.0.1:7431",
             "--seed=seed.example:7401",
+            "--insecure",
         ]);
         let sources = Sources {
             flags: flags(&line.unwrap().args),
@@ -193,6 +194,7 @@ mod tests {
         };
         let config = config::load(&sources).unwrap();
         assert_eq!(config.node.region.as_str(), "eu");
+        assert!(config.peers.insecure);
         assert_eq!(config.peers.static_peers[0].address.host(), "us.example");
         assert_eq!(config.peers.seeds[0].to_string(), "seed.example:7401");
         assert_eq!(

@@ -170,7 +170,7 @@ fn describe(text: &str, tls: Option<&ClientTlsConfig>) -> Result<(String, Endpoi
     let endpoint = match (endpoint.uri().scheme_str(), tls) {
         (Some("http"), _) => endpoint,
         (Some("https"), Some(tls)) => endpoint
-            .tls_config(tls.clone())
+            .tls_config(tls.clone().timeout(CONNECT_TIMEOUT))
             .map_err(|error| bad(innermost(&error).to_string()))?,
         (Some("https"), None) => {
             let problem = "an authority must be given to tell the node's certificate by";

@@ -410,6 +410,41 @@ mod tests {
     }
 
     #[test]
+    fn certificates_open_the_peers_listener_and_forbid_the_clear() {
+        let tls = || {
+            let file = std::path::PathBuf::from("peer.pem");
+            Some(crate::config::PeerTls {
+                certificate: file.clone(),
+                key: file.clone(),
+                authority: file,
+            })
+        };
+        let mut secure = Config::default();
+        secure.peers.listen = "0.0.0.0:7401".parse().unwrap();
+        secure.peers.tls = tls();
+        assert_eq!(secure.violations(), []);
+        secure.peers.insecure = true;
+        check(|c| *c = secure, "peers.insecure");
+    }
+
+    #[test]
+    fn a_list_of_regions_has_the_node_and_its_peers() {
+        let listed = |names: [&str; 2]| names.map(|name| name.parse().unwrap()).to_vec();
+        check(
+            |c| c.cluster.regions = listed(["eu", "us"]),
+            "cluster.regions",
+        );
+        let mut config = Config::default();
+        config.cluster.regions = listed(["local", "eu"]);
+        assert_eq!(config.violations(), []);
+        config.peers.static_peers = vec![StaticPeer {
+            region: "us".parse().unwrap(),
+            address: "localhost:7401".parse().unwrap(),
+        }];
+        check(|c| *c = config, "cluster.regions");
+    }
+
+    #[test]
     fn static_peers_are_the_other_regions_once_each() {
         let peer = |region: &str| StaticPeer {
             region: region.parse().unwrap(),
