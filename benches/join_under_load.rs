@@ -203,6 +203,22 @@ async fn write(
     }
 }
 
+/// Waits until the node's log no longer reaches back to its beginning: else logs serve who joins.
+async fn is_cut(region: &str, node: &Node) {
+    let what = format!("the log of {region} is cut");
+    eventually(&what, WITHIN, || async {
+        let said = node.setup.stderr();
+        let mut lines = said
+            .lines()
+            .filter(|line| line.contains("segments_removed="));
+        match lines.any(|line| !line.contains("segments_removed=0")) {
+            true => Ok(()),
+            false => Err("all of it is there".to_owned()),
+        }
+    })
+    .await;
+}
+
 fn count(status: &GetStatusResponse, name: &str) -> u64 {
     let found = status.counts.iter().find(|count| count.name == name);
     found.map_or(0, |count| count.value)
@@ -219,8 +235,9 @@ async fn join(likes: u64) -> ExitCode {
         let counted = (likes, acknowledged.clone());
         writers.spawn(write((region, seed as u64), client.subscribe(), counted));
     }
-    // Logs no longer reach back to the beginning.
-    tokio::time::sleep(Duration::from_secs(3)).await;
+    for (region, node) in &cluster.nodes {
+        is_cut(region, node).await;
+    }
 
     let (begun, before) = (Instant::now(), acknowledged.load(Ordering::Relaxed));
     cluster.start_node(FOURTH).await;

@@ -299,6 +299,9 @@ impl World {
                 stage.from = from;
                 stage.snapshot = Some(Box::new(snapshot));
             }
+            Err(SnapshotError::NotCovered | SnapshotError::Cut) if gives_up => {
+                self.incoming[to] = None;
+            }
             Err(SnapshotError::NotCovered | SnapshotError::Cut | SnapshotError::Unsettled) => {}
             Err(error) => panic!("{error:?}"),
         }

@@ -257,7 +257,7 @@ async fn a_snapshot_of_some_ranges_leaves_the_others_out() {
             _ => {}
         }
     }
-    assert!(posts >= 2 && posts < 40, "{posts} posts");
+    assert!((2..40).contains(&posts), "{posts} posts");
     assert_eq!(orphans, posts);
 }
 

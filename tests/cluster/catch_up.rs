@@ -153,7 +153,7 @@ async fn a_snapshot_broken_late_goes_on_where_it_was() {
     let folder = tempfile::tempdir().expect("a folder");
     let setup = |region: &str| {
         small_logs(Setup::new(region, folder.path().join(region)))
-            .set("REPLICATION__CATCH_UP_BYTES_PER_SECOND", 4 << 20)
+            .set("REPLICATION__CATCH_UP_BYTES_PER_SECOND", 2 << 20)
             .set("REPLICATION__SNAPSHOT_CHUNK_BYTES", 64 << 10)
     };
     let eu = setup("eu").start().await;
@@ -161,7 +161,7 @@ async fn a_snapshot_broken_late_goes_on_where_it_was() {
     let mut turn = 0;
     while !has_cut(&eu) {
         // The log grows, the state does not: transfers are short.
-        like_all(&eu.client, &format!("post-{}", turn % 8)).await;
+        like_all(&eu.client, &format!("post-{}", turn % 4)).await;
         turn += 1;
         assert!(turn < 200, "the log is never cut");
     }
@@ -179,7 +179,9 @@ async fn a_snapshot_broken_late_goes_on_where_it_was() {
             let is_in = status.settled && status.fingerprint == wanted;
             is_in && count(status, "snapshots_merged") == 1
         };
-        let status = node.status_where("the state is here", PATIENCE, here).await;
+        let status = node
+            .status_where("the state is here", 3 * PATIENCE, here)
+            .await;
         assert_eq!(wire.has_broken(), is_broken);
         assert_eq!(count(&status, "snapshots_resumed"), u64::from(is_broken));
         assert_eq!(count(&status, "snapshots_broken"), u64::from(is_broken));
