@@ -93,7 +93,7 @@ pub const COMPLETE_MARKS_MAX: usize = 16;
 /// Bytes of one frame between peers.
 pub const PEER_MESSAGE_BYTES_MAX: usize = 16 << 20;
 /// Bytes that the elements of one frame of a peer may take once it is decoded, by the sizes of their types. An
-/// empty element takes two bytes on the wire and many in memory: without this, one frame would take a gigabyte.
+/// empty element takes two bytes on the wire and many in memory: without this, one frame takes half a gigabyte.
 /// Room for a Hello with as many replicas as a table has, each with a predecessor.
 pub const PEER_DECODED_BYTES_MAX: usize = 4 * PEER_MESSAGE_BYTES_MAX;
 /// The same for the messages of clients, and for the answers that the client library reads.

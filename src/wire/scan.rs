@@ -1,7 +1,7 @@
 //! Looks over the bytes of a message before they are decoded: what would they take in memory?
 //!
 //! A decoder makes a value of each element, and an empty one is two bytes on the wire: 16 MiB of them
-//! are a gigabyte. So elements are counted first, by the shape of the message, which `build.rs` writes
+//! are half a gigabyte and more. So elements are counted first, by the shape of the message, which `build.rs` writes
 //! down from the proto files. Nothing is allocated here, and nothing recurses deeper than a named limit.
 
 use crate::limits::MESSAGE_DEPTH_MAX;

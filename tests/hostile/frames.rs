@@ -5,9 +5,11 @@ use likewise::ids::Replica;
 use likewise::limits::{BLOCK_BYTES_MAX, PEER_MESSAGE_BYTES_MAX, REPLICAS_MAX};
 use likewise::wire::frames::{write_entries, write_lineage};
 use likewise::wire::replication::{self as wire, CloseReason, frame::Body};
+use likewise::wire::v1::GetStatusResponse;
 
 use super::intruder::{Intruder, acknowledge, bytes, events, hello, likes, replica, vector};
 use super::scene::Scene;
+use crate::process::node::PATIENCE;
 
 /// Bytes of a message that say nothing, over and over: the frame's Hello's frontier's replicas, each empty.
 fn bomb(path: &[u8]) -> Bytes {
@@ -245,6 +247,14 @@ async fn a_hello_full_of_invented_replicas_keeps_nobody_out() {
     let session = Intruder::greet_with(address, greeting).await;
     session.send(acknowledge(0, &invented[..1])).await;
     let _alive = session.keep_alive();
+    let is_taken = |status: &GetStatusResponse| {
+        let mut links = status.links.iter();
+        links.any(|link| link.region == "ap" && link.connected)
+    };
+    scene
+        .eu()
+        .status_where("the session", PATIENCE, is_taken)
+        .await;
     scene.settle().await;
     assert_eq!(scene.state().await, before);
     // A fresh replica greets, and writes.
