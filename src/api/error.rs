@@ -173,7 +173,7 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             // The engine waits for the next batch; who sees this came between.
-            Refused::BatchFull => Self::Overloaded {
+            Refused::BatchFull | Refused::Frozen => Self::Overloaded {
                 what: "bytes of one commit",
                 max: crate::limits::COMMIT_BYTES_MAX,
             },

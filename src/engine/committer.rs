@@ -15,6 +15,7 @@ use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
 use crate::engine::Engine;
+use crate::engine::audit::{Ledger, touched};
 use crate::engine::commit::{Batch, OutcomeUnknown, Refused, Ticket};
 use crate::engine::post::PostNumber;
 use crate::engine::published::Published;
@@ -46,6 +47,7 @@ impl Committer {
             position,
         };
         let first = committer.published(Ticket(0));
+        *committer.engine.ledger.lock() = Ledger::new(first.clone());
         committer.engine.board.publish(first.clone());
         committer.engine.queue.complete_first(first);
         committer
@@ -84,6 +86,7 @@ impl Committer {
         mut sections: Vec<Section>,
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
+        let touched: Vec<(usize, Dot)> = sections.iter().flat_map(touched).collect();
         let (record, runs) = record_of(&mut sections, &replicas);
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
@@ -96,11 +99,17 @@ impl Committer {
             };
             self.position = self.log.append(records, context).await?.end;
         }
-        self.publish(batch, last, &sections, &runs);
+        self.publish(batch, last, (&sections, &touched), &runs);
         Ok(())
     }
 
-    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun]) {
+    fn publish(
+        &mut self,
+        batch: &Batch,
+        last: Ticket,
+        (sections, touched): (&[Section], &[(usize, Dot)]),
+        runs: &[OwnRun],
+    ) {
         for section in sections {
             if let Some(remote) = &section.remote {
                 let last_seq = remote.head.last_seq();
@@ -117,6 +126,14 @@ impl Committer {
             self.advance(run.first.replica, run.predecessors.as_ref(), run.last_seq());
         }
         let published = self.published(last);
+        {
+            let mut ledger = self.engine.ledger.lock();
+            ledger.note(touched);
+            if sections.iter().any(|section| section.raise.is_some()) {
+                ledger.rebase(published.short.clone());
+            }
+            ledger.publish(published.clone());
+        }
         let token = || published.token(&self.engine.options.cluster);
         for record in sections.iter().flat_map(|section| &section.requests) {
             self.engine.requests.remember(record, token);

@@ -10,20 +10,25 @@
 //! `frontier` → the queue's → the requests'. None is held across an await.
 
 pub mod apply;
+pub mod audit;
 pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+mod freeze;
 mod group;
 pub mod lineage;
+pub mod mending;
 pub mod merge;
 pub mod orphans;
 pub mod post;
 pub mod published;
 pub mod read;
 pub mod record;
+pub mod rebuild;
 pub mod recovery;
 pub mod remote;
+pub mod replacement;
 pub mod replicas;
 pub mod requests;
 pub mod rows;
@@ -50,7 +55,9 @@ use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, RangeSums,
 use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::version_vector::VersionVector;
+use crate::engine::audit::Ledger;
 use crate::engine::commit::{CommitQueue, CommitWait};
+use crate::engine::freeze::Freezer;
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Directory, Post};
 use crate::engine::published::{Board, Published};
@@ -118,8 +125,11 @@ pub struct Engine {
     held: RwLock<Option<VersionVector>>,
     /// By replica, from where the log is whole: a snapshot raises the frontier past events that were never logged.
     floor: RwLock<VersionVector>,
+    freezer: Freezer,
     queue: CommitQueue,
     board: Board,
+    /// Guards what may be compared with other nodes. The committer brings it up, audits read it.
+    ledger: Mutex<Ledger>,
     requests: Requests,
     watchers: Watchers,
     serving: latest::Sender<Serving>,
@@ -154,6 +164,7 @@ impl Engine {
             items_max: options.request_window_items_max,
             age_max_ms: options.request_window_ms,
         };
+        let nothing = Published::nothing(replicas.all(), own);
         let shards = (0..options.shards).map(|index| Mutex::new(Shard::new(index, options.shards)));
         Self {
             key: FingerprintKey::of(&options.cluster),
@@ -166,8 +177,10 @@ impl Engine {
             frontier: RwLock::default(),
             held: RwLock::default(),
             floor: RwLock::default(),
+            freezer: Freezer::default(),
             queue: CommitQueue::new(own),
-            board: Board::new(Published::nothing(replicas.all(), own)),
+            ledger: Mutex::new(Ledger::new(Arc::new(Published::nothing(replicas.all(), own)))),
+            board: Board::new(nothing),
             requests: Requests::new(window),
             watchers: Watchers::new(options.watchers_max),
             serving: latest::Sender::new(Serving::Ready),

@@ -428,7 +428,7 @@ impl Driver {
             Ok(Applied::NotYet) => Verdict::NotYet,
             Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
             Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
-            Err(RemoteError::Refused(Refused::BatchFull)) => Verdict::Busy,
+            Err(RemoteError::Refused(Refused::BatchFull | Refused::Frozen)) => Verdict::Busy,
             Err(RemoteError::Refused(Refused::DiskFull)) => Verdict::NoRoom,
             Err(RemoteError::Refused(why @ (Refused::Poisoned | Refused::Stopping))) => {
                 Verdict::Stopped(why.to_string())
