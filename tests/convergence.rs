@@ -19,6 +19,7 @@ use likewise::replication::parts;
 use likewise::wire::replication::SnapshotResponse;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use support::audit::{Found, Said};
 use support::oracle::{NamedDot, NamedVector, Oracle};
 use support::{Cutting, Machine, Node, add, like, post, unlike, unlike_dots, user};
 
@@ -26,6 +27,8 @@ const REGIONS: [&str; 3] = ["ap", "eu", "us"];
 const STEPS: usize = 110;
 /// Without a seed, histories are tried for this long.
 const BUDGET: Duration = Duration::from_secs(25);
+/// What was said and is still to be heard.
+const SAID_MAX: usize = 12;
 const HISTORIES_MIN: u64 = 60;
 
 /// A snapshot on its way to a node.
@@ -48,6 +51,9 @@ struct World {
     likes: Vec<(NamedDot, PostId, UserId)>,
     dense: bool,
     merges: u64,
+    /// What nodes said of their ranges, at any moment. It may be heard late.
+    said: Vec<Said>,
+    found: Found,
 }
 
 impl World {
@@ -78,6 +84,8 @@ impl World {
             likes: Vec::new(),
             dense: seed % 2 == 1,
             merges: 0,
+            said: Vec::new(),
+            found: Found::default(),
         }
     }
 
@@ -371,6 +379,25 @@ impl World {
         self.harvest(at).await;
     }
 
+    /// Nodes that hold the same events of a range hold the same entries, whenever they say so.
+    fn audit(&mut self) {
+        self.said
+            .extend(self.nodes.iter().flatten().filter_map(Said::of));
+        let surplus = self.said.len().saturating_sub(SAID_MAX);
+        self.said.drain(..surplus);
+        for said in &self.said {
+            for node in self.nodes.iter().flatten() {
+                let found = said.heard_by(node);
+                let (by, own) = (&said.by, node.engine.own());
+                assert_eq!(found.different, 0, "{own} finds {by} different: {found:?}");
+                if *by != own {
+                    self.found.equal += found.equal;
+                    self.found.not_now += found.not_now;
+                }
+            }
+        }
+    }
+
     fn check(&self) {
         for node in self.nodes.iter().flatten() {
             let covered: NamedVector = node.durable().0.into_iter().collect();
@@ -459,18 +486,22 @@ async fn missing(from: &Node, to: &Node) -> Vec<Bytes> {
     blocks
 }
 
-async fn history(seed: u64) -> u64 {
+async fn history(seed: u64) -> (u64, Found) {
     let mut world = World::new(seed).await;
     for _ in 0..STEPS {
         world.step().await;
         world.check();
+        world.audit();
     }
     world.heal().await;
     world.check_end();
-    world.merges
+    world.said.clear();
+    world.audit();
+    assert!(world.found.equal > 0, "{:?}", world.found);
+    (world.merges, world.found)
 }
 
-fn run(seed: u64) -> u64 {
+fn run(seed: u64) -> (u64, Found) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build();
@@ -481,19 +512,21 @@ fn run(seed: u64) -> u64 {
 fn random_histories_converge_to_what_the_dots_say() {
     if let Ok(seed) = std::env::var("LIKEWISE_SEED") {
         let seed = seed.parse().expect("LIKEWISE_SEED is a number");
-        let merges = run(seed);
-        println!("seed {seed}: {merges} snapshots merged");
+        let (merges, found) = run(seed);
+        println!("seed {seed}: {merges} snapshots merged, audits: {found:?}");
         return;
     }
     let begun = Instant::now();
-    let (mut seed, mut merges) = (0, 0);
+    let (mut seed, mut merges, mut equal) = (0, 0, 0);
     while seed < HISTORIES_MIN || begun.elapsed() < BUDGET {
         let outcome = std::panic::catch_unwind(|| run(seed));
-        merges += outcome.unwrap_or_else(|_| {
+        let outcome = outcome.unwrap_or_else(|_| {
             panic!("history {seed} failed; run it alone with LIKEWISE_SEED={seed}")
         });
+        merges += outcome.0;
+        equal += outcome.1.equal;
         seed += 1;
     }
-    println!("{seed} histories, {merges} snapshots merged");
+    println!("{seed} histories, {merges} snapshots merged, {equal} audits equal");
     assert!(merges * 2 > seed, "snapshots must be a part of it");
 }

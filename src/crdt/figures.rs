@@ -133,6 +133,12 @@ impl Figures {
         self.likers = credits.values().sum();
     }
 
+    /// Damage on purpose: a figure changes and nothing else knows.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self, replica: ReplicaIndex, increments: u64) {
+        self.entry(replica).increments = increments;
+    }
+
     fn find(&self, replica: ReplicaIndex) -> Option<usize> {
         self.likes
             .binary_search_by_key(&replica, |entry| entry.replica)

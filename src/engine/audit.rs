@@ -54,7 +54,8 @@ pub fn compare(
             .iter()
             .all(|(replica, seq)| frontier.get(*replica) >= *seq)
     };
-    let comparable = covered(&theirs.changed, our_frontier) && covered(&ours.changed, their_frontier);
+    let comparable =
+        covered(&theirs.changed, our_frontier) && covered(&ours.changed, their_frontier);
     match comparable {
         false => Comparison::NotNow,
         true if ours.sum == theirs.sum => Comparison::Equal,

@@ -289,7 +289,9 @@ impl<'a> Group<'a> {
             }
             let further = orphans.known().claimed_elsewhere(*dot, &run.post.id, user);
             let ranges = further.into_iter().flatten();
-            self.section.further.extend(ranges.map(|range| (range, *dot)));
+            self.section
+                .further
+                .extend(ranges.map(|range| (range, *dot)));
             if orphans.known_mut().insert(*dot, &run.post.id, user) {
                 run.changes.fingerprint += self.context(run.post).orphan_removal(hash, *dot);
             }

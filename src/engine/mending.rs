@@ -145,7 +145,8 @@ impl Mender {
         };
         let mut checked = still.checked(None, outcome);
         if outcome == Outcome::RowsMended {
-            bad.iter().for_each(|post| self.engine.mark_post_changed(post));
+            bad.iter()
+                .for_each(|post| self.engine.mark_post_changed(post));
             checked.rows = bad.len();
         }
         Ok(checked)
@@ -234,7 +235,11 @@ impl Mender {
         let scanned = self.engine.scan(&frozen);
         if !scanned.misplaced.is_empty() {
             let posts = scanned.misplaced.len();
-            tracing::error!(range, posts, "figures did not follow from the likers; put right");
+            tracing::error!(
+                range,
+                posts,
+                "figures did not follow from the likers; put right"
+            );
             self.engine.put_right(&frozen, &scanned.misplaced);
         }
         let published = durable.await?;
@@ -296,7 +301,11 @@ impl Mender {
         };
         for shard in &self.engine.shards {
             let shard = shard.lock();
-            for (from, to, likers) in shard.likers(post).into_iter().flat_map(|all| all.unchanged()) {
+            for (from, to, likers) in shard
+                .likers(post)
+                .into_iter()
+                .flat_map(|all| all.unchanged())
+            {
                 fit &= stored.says(from, to, likers);
             }
         }
@@ -323,7 +332,9 @@ impl Mender {
             for (key, row) in page {
                 match rows::post_key(&key) {
                     Ok(Some(PostKey::Likers(post, from))) if post == *id => {
-                        stored.likers.push((from, rows::decode_likers(&row, table)?));
+                        stored
+                            .likers
+                            .push((from, rows::decode_likers(&row, table)?));
                     }
                     _ => return Ok(stored),
                 }
@@ -358,7 +369,10 @@ impl Mender {
     async fn beginning(&self, range: usize) -> Result<(RebuiltRange, Position), MendError> {
         let key = self.engine.key;
         let Some(row) = self.store.get(rows::META_KEY).await? else {
-            return Ok((RebuiltRange::new(range, key, Frontier::default()), Position::START));
+            return Ok((
+                RebuiltRange::new(range, key, Frontier::default()),
+                Position::START,
+            ));
         };
         let meta = rows::decode_meta(&row)?;
         let mut reader = Reader::new(&meta.frontier);
@@ -487,7 +501,8 @@ impl Stored {
         let mut stored: std::collections::HashMap<&UserId, Dots> =
             row.map(|(user, dots)| (user, sorted(dots))).collect();
         let mut all = likers;
-        all.all(|liker| stored.remove(&liker.user) == Some(sorted(&liker.dots))) && stored.is_empty()
+        all.all(|liker| stored.remove(&liker.user) == Some(sorted(&liker.dots)))
+            && stored.is_empty()
     }
 }
 
@@ -534,7 +549,9 @@ impl Arriving {
                         ChunkPart::Likers { from, to, likers } => {
                             rebuilt.add_likers(&post, (from, to), likers, &replicas);
                         }
-                        ChunkPart::Figures(figures) => rebuilt.add_figures(&post, &figures, &replicas),
+                        ChunkPart::Figures(figures) => {
+                            rebuilt.add_figures(&post, &figures, &replicas)
+                        }
                     }
                 }
             }

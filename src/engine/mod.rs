@@ -15,6 +15,8 @@ pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
+#[cfg(test)]
+mod damage;
 mod freeze;
 mod group;
 pub mod lineage;
@@ -24,8 +26,8 @@ pub mod orphans;
 pub mod post;
 pub mod published;
 pub mod read;
-pub mod record;
 pub mod rebuild;
+pub mod record;
 pub mod recovery;
 pub mod remote;
 pub mod replacement;
@@ -37,6 +39,8 @@ pub mod section;
 pub mod shard;
 pub mod snapshot;
 pub mod stage;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 pub mod write;
 
@@ -179,7 +183,10 @@ impl Engine {
             floor: RwLock::default(),
             freezer: Freezer::default(),
             queue: CommitQueue::new(own),
-            ledger: Mutex::new(Ledger::new(Arc::new(Published::nothing(replicas.all(), own)))),
+            ledger: Mutex::new(Ledger::new(Arc::new(Published::nothing(
+                replicas.all(),
+                own,
+            )))),
             board: Board::new(nothing),
             requests: Requests::new(window),
             watchers: Watchers::new(options.watchers_max),

@@ -319,7 +319,9 @@ impl Applier<'_, '_> {
         let gone = gone.filter(|dot| knowledge.covers(**dot)).copied();
         let gone: Dots = gone.collect();
         let claimed = named.iter().filter_map(|dot| {
-            let claimed = knowledge.orphans.claimed_elsewhere(*dot, target.post, user)?;
+            let claimed = knowledge
+                .orphans
+                .claimed_elsewhere(*dot, target.post, user)?;
             Some(claimed.map(|range| (range, *dot)))
         });
         self.section.further.extend(claimed.flatten());
@@ -327,7 +329,9 @@ impl Applier<'_, '_> {
         merge::remove(likers, context, &mut knowledge, target, named, &mut changes);
         // Where such a dot is not covered, the same removal leaves an orphan removal.
         let range = post.hash.range();
-        self.section.further.extend(gone.into_iter().map(|dot| (range, dot)));
+        self.section
+            .further
+            .extend(gone.into_iter().map(|dot| (range, dot)));
         if is_like {
             merge::add(likers, context, &knowledge, target, dot, &mut changes);
         }

@@ -189,7 +189,9 @@ impl Engine {
         };
         let mut shard = self.shards[index].lock();
         let likers = shard.likers(post).into_iter();
-        let has_bucket = likers.flat_map(Likers::ranges).any(|(start, _)| start == from);
+        let has_bucket = likers
+            .flat_map(Likers::ranges)
+            .any(|(start, _)| start == from);
         if !has_bucket {
             shard.likers_mut(post).begin_bucket(from);
         }
@@ -204,11 +206,13 @@ fn count<T>(all: &[T], is_counted: impl Fn(&T) -> bool) -> u64 {
 fn falls(own: ReplicaIndex, old: &Figures, new: &Figures) -> bool {
     let counters = old.counters().iter();
     new.increments(own) < old.increments(own)
-        || counters.map(|(name, counter)| (name, counter.entry(own))).any(|(name, old)| {
-            let new = new.counters().get(name).map(|counter| counter.entry(own));
-            let new = new.map_or([0, 0], |entry| entry.figures());
-            new[0] < old.increments || new[1] < old.decrements
-        })
+        || counters
+            .map(|(name, counter)| (name, counter.entry(own)))
+            .any(|(name, old)| {
+                let new = new.counters().get(name).map(|counter| counter.entry(own));
+                let new = new.map_or([0, 0], |entry| entry.figures());
+                new[0] < old.increments || new[1] < old.decrements
+            })
 }
 
 /// The figures that count, one by one.
