@@ -77,6 +77,24 @@ pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one record of the log.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
 
+/// Orphan removals of one part of a snapshot; more come in further parts.
+pub const SNAPSHOT_ORPHANS_MAX: usize = 8_192;
+/// Frames of a snapshot that is received are gathered to this size before they are written,
+pub const STAGE_WRITE_BYTES: usize = 1 << 20;
+/// and synced each time that this much was written.
+pub const STAGE_SYNC_BYTES: u64 = 16 << 20;
+/// Tries of a broken snapshot that brought nothing more; then it begins anew.
+pub const SNAPSHOT_RESUMES_MAX: u32 = 10;
+/// How long the log is kept for a snapshot that broke off while it was served,
+pub const SNAPSHOT_KEPT: Duration = Duration::from_secs(60);
+/// and for how many of them; the oldest goes first.
+pub const SNAPSHOTS_KEPT_MAX: usize = 4;
+/// Ranges of one audit beyond those of the round: some of those that changed since they were last sent. The others
+/// wait for the next.
+pub const AUDIT_CHANGED_MAX: usize = 32;
+/// Operators' repairs that wait for one another; a further one is refused.
+pub const REPAIRS_WAITING_MAX: usize = 16;
+
 /// Snapshots that a node serves at once; a further one is refused, and asked for again.
 pub const SNAPSHOTS_SERVED_MAX: usize = 2;
 
@@ -90,6 +108,8 @@ pub const NARROW_POST_LIKERS_MAX: usize = 2_048;
 
 const _: () = assert!(COMMIT_BYTES_MAX < RECORD_BYTES_MAX);
 const _: () = assert!(BLOCK_BYTES_MAX < PEER_MESSAGE_BYTES_MAX);
+/// A part of orphan removals fits into a frame: two ids, a replica, and what frames them.
+const _: () = assert!(SNAPSHOT_ORPHANS_MAX * (2 * ID_BYTES_MAX + 128) < PEER_MESSAGE_BYTES_MAX);
 const _: () = assert!(CLIENT_MESSAGE_BYTES_MAX <= BLOCK_BYTES_MAX);
 const _: () = assert!(CLIENT_REPLICAS_MAX * 8 <= REPLICAS_MAX);
 const _: () = assert!(BATCH_ITEMS_MAX <= BLOCK_EVENTS_MAX);

@@ -10,21 +10,30 @@ use std::time::{Duration, Instant};
 use futures_util::StreamExt;
 use likewise::adapters::system::SeededRandomness;
 use likewise::adapters::tcp::TcpTransport;
+use likewise::crdt::fingerprint::Fingerprint;
 use likewise::engine::Engine;
 use likewise::engine::checkpoint::LogHolds;
-use likewise::engine::snapshot::{Snapshot, SnapshotOptions};
+use likewise::engine::mending::{Checked, Hearsay, MendError, Taken};
+use likewise::engine::rebuild::RebuiltRange;
+use likewise::engine::snapshot::{Snapshot, SnapshotOptions, Wanted};
 use likewise::ids::{Region, Replica};
 use likewise::log::LogReader;
+use likewise::replication::audits::Audits;
 use likewise::replication::catch_up::{
-    SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused, SnapshotServer, SnapshotStream,
+    Ask, SnapshotBroken, SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused,
+    SnapshotServer, SnapshotStream,
 };
 use likewise::replication::links::{LinkBoard, LinkView};
+use likewise::replication::mending::RangeMender;
 use likewise::replication::session::Agreement;
 use likewise::replication::{
     PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, links_to_dial, parts,
     start,
 };
 use likewise::seams::{Connection, IoFuture, Transport};
+use likewise::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
+use likewise::wire::frames::write_replica;
+use likewise::wire::replication::SnapshotRequest;
 use support::{Cutting, Machine, Node, assert_equal, unlike};
 use tokio::net::TcpListener;
 use tokio::sync::{Mutex, MutexGuard, watch};
@@ -79,13 +88,13 @@ struct Served {
 }
 
 impl SnapshotServer for Served {
-    fn open(&self, _asker: &Replica) -> Result<SnapshotStream, SnapshotRefused> {
+    fn open(&self, _asker: &Replica, wanted: Wanted) -> Result<SnapshotStream, SnapshotRefused> {
         let options = SnapshotOptions {
             chunk_bytes: 4_096,
             log_bytes_max: 1 << 30,
         };
         let (engine, reader) = (self.engine.clone(), self.reader.clone());
-        let begun = Snapshot::begin(engine.clone(), reader, &self.holds, options);
+        let begun = Snapshot::begin(engine.clone(), reader, &self.holds, options, wanted);
         let snapshot = begun.map_err(|_| SnapshotRefused::Unsettled)?;
         let stream =
             futures_util::stream::unfold((snapshot, engine), |(mut snapshot, engine)| async {
@@ -99,23 +108,70 @@ impl SnapshotServer for Served {
     }
 }
 
+type Answering<'a, T> = std::pin::Pin<Box<dyn Future<Output = T> + Send + 'a>>;
+
 /// Merges snapshots into a node.
 struct Received(Arc<Mutex<Node>>);
 
 impl SnapshotReceiver for Received {
+    fn ask(&self) -> Answering<'_, Result<Ask, SnapshotFault>> {
+        Box::pin(async {
+            let engine = self.0.lock().await.engine.clone();
+            let request = SnapshotRequest {
+                protocol_min: PROTOCOL_MIN,
+                protocol_max: PROTOCOL_MAX,
+                cluster: engine.cluster().to_string(),
+                replica: Some(write_replica(&engine.own())),
+                ..SnapshotRequest::default()
+            };
+            let needs = None;
+            Ok(Ask { request, needs })
+        })
+    }
+
+    fn begin_anew(&self) -> Answering<'_, Result<(), SnapshotFault>> {
+        Box::pin(async { Ok(()) })
+    }
+
     fn receive<'a>(
         &'a self,
         _from: &'a Replica,
+        _ask: Ask,
         mut stream: SnapshotStream,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), SnapshotFault>> + Send + 'a>> {
+    ) -> Answering<'a, Result<(), SnapshotBroken>> {
+        let broken = |why| SnapshotBroken {
+            why,
+            has_progressed: false,
+        };
         Box::pin(async move {
             let mut all = Vec::new();
             while let Some(part) = stream.next().await {
-                all.push(part?);
+                all.push(part.map_err(broken)?);
             }
             let merged = self.0.lock().await.merge(&all).await;
-            merged.map_err(|error| SnapshotFault(error.to_string()))
+            merged.map_err(|error| broken(SnapshotFault(error.to_string())))
         })
+    }
+}
+
+/// Nothing is to be mended here.
+struct Unmended;
+
+impl RangeMender for Unmended {
+    fn check(
+        &self,
+        range: usize,
+        hearsay: Hearsay,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Checked, MendError>> + Send + '_>> {
+        panic!("range {range} is disputed: {hearsay:?}");
+    }
+
+    fn take(
+        &self,
+        range: RebuiltRange,
+        _expected: Option<Fingerprint>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Taken, MendError>> + Send + '_>> {
+        panic!("range {} is disputed", range.range);
     }
 }
 
@@ -148,6 +204,7 @@ impl Seat {
         let options = ReplicationOptions {
             peers,
             relay_after_ms: 300,
+            audit_round_ms: 2_000,
             backoff_min_ms: 10,
             backoff_max_ms: 100,
             heartbeat_ms: 300,
@@ -155,6 +212,7 @@ impl Seat {
             dial_timeout_ms: 1_000,
             window_bytes: 1 << 20,
             block_bytes: 64 << 10,
+            catch_up_bytes_per_second: 0,
         };
         let node = self.node.lock().await;
         let served = Served {
@@ -179,6 +237,8 @@ impl Seat {
             links: links.clone(),
             acks: Arc::default(),
             counts: Arc::default(),
+            audits: Audits::new(self.engine.clone(), Arc::default()),
+            mender: Arc::new(Unmended),
         };
         drop(node);
         Speaking {

@@ -5,9 +5,13 @@
 
 mod support;
 
+use likewise::crdt::fingerprint::PostHash;
+use likewise::crdt::ranges::RangeSet;
 use likewise::engine::Settlement;
+use likewise::engine::snapshot::Wanted;
 use likewise::log::Position;
 use likewise::wire::replication::SnapshotResponse;
+use likewise::wire::replication::snapshot_chunk::Part as ChunkOf;
 use likewise::wire::replication::snapshot_response::Body;
 use support::{Machine, Node, add, assert_entries, assert_equal, unlike, unlike_dots};
 
@@ -225,6 +229,36 @@ async fn a_post_that_the_sender_emptied_is_emptied() {
     a.merge(&parts).await.expect("merged");
     assert_eq!(a.count("gone"), 0);
     assert_equal(&[&a, &b], &["gone"]);
+}
+
+/// A snapshot of some ranges has their posts and orphan removals, and none of others.
+#[tokio::test]
+async fn a_snapshot_of_some_ranges_leaves_the_others_out() {
+    let (_machines, [_a, b, c]) = three().await;
+    for number in 0..40 {
+        let name = format!("p{number:02}");
+        b.like(&name, "ann").await;
+        let dot = c.like(&name, "bob").await;
+        b.write(unlike_dots(&name, "bob", vec![dot])).await;
+    }
+    let range_of = |post: &str| PostHash::of(&support::post(post)).range();
+    let ranges: RangeSet = [range_of("p03"), range_of("p21")].into_iter().collect();
+    let mut snapshot = b.snapshot_of(Wanted::of(ranges)).expect("settled");
+    let (mut posts, mut orphans) = (0, 0);
+    for part in b.read_on(&mut snapshot, Vec::new()).await {
+        match part.body {
+            Some(Body::Begin(begin)) => orphans += begin.orphan_removals.len(),
+            Some(Body::Chunks(chunks)) => {
+                for chunk in chunks.chunks {
+                    assert!(ranges.contains(range_of(&chunk.post)), "{}", chunk.post);
+                    posts += usize::from(matches!(chunk.part, Some(ChunkOf::Figures(_))));
+                }
+            }
+            _ => {}
+        }
+    }
+    assert!(posts >= 2 && posts < 40, "{posts} posts");
+    assert_eq!(orphans, posts);
 }
 
 /// Two nodes snapshot each other, with unlikes of each other's likes between.

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use tonic::{Request, Response, Status};
 
 use crate::api::Api;
+use crate::api::error::ApiError;
 use crate::wire::admin::admin_service_server::AdminService;
 use crate::wire::admin::{
     RepairRequest, RepairResponse, RetireRegionRequest, RetireRegionResponse,
 };
+use crate::wire::repairs::read_repair;
 
 /// The service for operators.
 #[derive(Clone)]
@@ -37,7 +39,20 @@ impl Api {
         Err(Status::unimplemented("RetireRegion"))
     }
 
-    async fn repair(&self, _: RepairRequest) -> Result<RepairResponse, Status> {
-        Err(Status::unimplemented("Repair"))
+    /// Takes a range from another region, as an operator decided. Nothing happens if that cannot be done.
+    async fn repair(&self, request: RepairRequest) -> Result<RepairResponse, ApiError> {
+        let own = self.engine.own().region;
+        let (range, from) = read_repair(request, &own)?;
+        let taken = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Err(ApiError::Stopping),
+            taken = self.audits.repair(range, from) => taken?,
+        };
+        Ok(RepairResponse {
+            range: range as u32,
+            removed: taken.difference.removed,
+            added: taken.difference.added,
+            fingerprint: taken.after.to_string(),
+        })
     }
 }

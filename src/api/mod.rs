@@ -33,6 +33,7 @@ use crate::counts::Counts;
 use crate::engine::command::{Command, Write};
 use crate::engine::write::Written;
 use crate::engine::{Engine, Serving};
+use crate::replication::audits::Audits;
 use crate::replication::links::LinkBoard;
 
 /// Bounds of the calls that are under way.
@@ -62,6 +63,7 @@ pub trait Gauges: Send + Sync + 'static {
 pub struct Api {
     engine: Arc<Engine>,
     links: Arc<LinkBoard>,
+    audits: Arc<Audits>,
     gauges: Arc<dyn Gauges>,
     counts: Arc<Counts>,
     limits: ApiLimits,
@@ -77,7 +79,7 @@ pub struct Api {
 impl Api {
     pub fn new(
         engine: Arc<Engine>,
-        links: Arc<LinkBoard>,
+        (links, audits): (Arc<LinkBoard>, Arc<Audits>),
         (gauges, counts): (Arc<dyn Gauges>, Arc<Counts>),
         limits: ApiLimits,
         shutdown: CancellationToken,
@@ -90,6 +92,7 @@ impl Api {
             writes: TaskTracker::new(),
             engine,
             links,
+            audits,
             gauges,
             counts,
             limits,

@@ -2,6 +2,7 @@
 //! library only, and starts one through `node::run`.
 
 mod calls;
+mod repair;
 mod serve;
 mod status;
 mod verdict;
@@ -50,6 +51,8 @@ enum Command {
     Watch(calls::WatchArgs),
     /// Show nodes and links; exit code 0 converged, 2 degraded, 3 diverged, 1 unreachable
     Status(status::StatusArgs),
+    /// Take a range of posts whole from another region, where two differ and no majority decides
+    Repair(repair::RepairArgs),
     /// Three regions on this machine, with links to cut and nodes to kill
     Demo(demo::DemoArgs),
 }
@@ -135,6 +138,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Count(args) => block_on(calls::count(args)),
         Command::Watch(args) => block_on(calls::watch(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Repair(args) => block_on(repair::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
     }
 }

@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::StaticPeer;
+use super::{Audit, StaticPeer};
 use crate::replication::{PeerEndpoint, ReplicationOptions};
 
 /// `[reads]`: reads and unlikes that wait until the node covers their token.
@@ -46,11 +46,15 @@ pub struct Replication {
     pub snapshot_log_bytes_max: u64,
     /// Bytes of one chunk of a snapshot. Larger is quicker; smaller is gentler to client traffic.
     pub snapshot_chunk_bytes: u64,
+    /// Bytes a second that peers far behind are sent, all together: snapshots, and log that is older than a
+    /// window. More heals sooner; less leaves more to clients and to live events, and must be above what
+    /// all regions write, or who is behind stays behind. 0 is no bound; else at least a MiB.
+    pub catch_up_bytes_per_second: u64,
 }
 
 impl Replication {
     /// What replication is told at its start.
-    pub fn options(&self, peers: &[StaticPeer]) -> ReplicationOptions {
+    pub fn options(&self, peers: &[StaticPeer], audit: &Audit) -> ReplicationOptions {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let endpoint = |peer: &StaticPeer| PeerEndpoint {
             region: peer.region.clone(),
@@ -60,6 +64,7 @@ impl Replication {
         ReplicationOptions {
             peers: peers.iter().map(endpoint).collect(),
             relay_after_ms: self.relay_after_ms,
+            audit_round_ms: audit.round_ms,
             backoff_min_ms: self.backoff_min_ms,
             backoff_max_ms: self.backoff_max_ms,
             heartbeat_ms: self.heartbeat_ms,
@@ -67,6 +72,7 @@ impl Replication {
             dial_timeout_ms: self.dial_timeout_ms,
             window_bytes: bytes(self.window_bytes),
             block_bytes: bytes(self.block_bytes),
+            catch_up_bytes_per_second: self.catch_up_bytes_per_second,
         }
     }
 }

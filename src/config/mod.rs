@@ -4,6 +4,7 @@
 //! [`load`] is sound; nobody checks it again. This module starts nothing and opens nothing but its file.
 
 mod address;
+mod audit;
 mod exchange;
 mod load;
 mod relations;
@@ -17,6 +18,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use address::{AddressError, PeerAddress, StaticPeer};
+pub use audit::Audit;
 pub use exchange::{Reads, Replication};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
 pub use relations::Violation;
@@ -42,6 +44,7 @@ pub struct Config {
     pub engine: Engine,
     pub reads: Reads,
     pub replication: Replication,
+    pub audit: Audit,
     pub logging: Logging,
 }
 
@@ -101,6 +104,11 @@ impl Default for Config {
                 block_bytes: 256 * KIB,
                 snapshot_log_bytes_max: GIB,
                 snapshot_chunk_bytes: 256 * KIB,
+                catch_up_bytes_per_second: 32 * MIB,
+            },
+            audit: Audit {
+                round_ms: 60_000,
+                scrub_ms: 3_600_000,
             },
             logging: Logging {
                 format: LogFormat::Human,

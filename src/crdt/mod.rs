@@ -14,4 +14,5 @@ pub mod likers;
 pub mod merge;
 pub mod orphan_removals;
 pub mod pn_counter;
+pub mod ranges;
 pub mod version_vector;

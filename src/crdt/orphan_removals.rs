@@ -3,7 +3,7 @@
 //! One is kept until the frontier covers its dot, however that comes about. It binds post and user: a
 //! like that arrives under the dot but for another post or user is applied.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 
 use crate::crdt::dot::Dot;
 use crate::crdt::fingerprint::PostHash;
@@ -83,6 +83,22 @@ impl OrphanRemovals {
     pub fn in_range(&self, range: usize) -> impl Iterator<Item = (Dot, &OrphanRemoval)> {
         self.iter()
             .filter(move |(_, orphan)| PostHash::of(&orphan.post).range() == range)
+    }
+
+    /// Keeps those of these posts only.
+    pub fn retain(&mut self, is_wanted: impl Fn(&PostId) -> bool) {
+        self.by_dot.retain(|_, orphan| is_wanted(&orphan.post));
+    }
+
+    /// The same in parts of at most so many.
+    pub fn split(self, most: usize) -> VecDeque<Self> {
+        let mut parts = VecDeque::new();
+        let mut rest = self.by_dot.into_iter().peekable();
+        while rest.peek().is_some() {
+            let by_dot = rest.by_ref().take(most).collect();
+            parts.push_back(Self { by_dot });
+        }
+        parts
     }
 
     pub fn iter(&self) -> impl Iterator<Item = (Dot, &OrphanRemoval)> {

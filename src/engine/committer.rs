@@ -126,19 +126,20 @@ impl Committer {
             self.advance(run.first.replica, run.predecessors.as_ref(), run.last_seq());
         }
         let published = self.published(last);
+        let token = || published.token(&self.engine.options.cluster);
+        for record in sections.iter().flat_map(|section| &section.requests) {
+            self.engine.requests.remember(record, token);
+        }
         {
+            // With the board: whoever saw one of the two finds the other no older.
             let mut ledger = self.engine.ledger.lock();
             ledger.note(touched);
             if sections.iter().any(|section| section.raise.is_some()) {
                 ledger.rebase(published.short.clone());
             }
             ledger.publish(published.clone());
+            self.engine.board.publish(published.clone());
         }
-        let token = || published.token(&self.engine.options.cluster);
-        for record in sections.iter().flat_map(|section| &section.requests) {
-            self.engine.requests.remember(record, token);
-        }
-        self.engine.board.publish(published.clone());
         batch.complete(Ok(published));
         let watched = sections.iter().flat_map(|section| &section.watched);
         self.engine.watchers.mark(watched.map(|post| post.number));

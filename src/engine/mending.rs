@@ -7,14 +7,13 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::codec::reader::Reader;
 use crate::codec::vector::frontier;
 use crate::codec::{DecodeError, block};
 use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::Frontier;
+use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
 use crate::engine::freeze::Frozen;
@@ -25,7 +24,7 @@ use crate::engine::record;
 use crate::engine::replacement::Difference;
 use crate::engine::rows::{self, PostKey, RowError, StoredFigures};
 use crate::engine::section::Section;
-use crate::engine::snapshot::{Chunk, ChunkPart, Part};
+use crate::engine::snapshot::{Chunk, ChunkPart, Course, CourseError, Part};
 use crate::engine::{Engine, Settlement};
 use crate::ids::{PostId, UserId};
 use crate::log::{LogReader, Position, ReadError};
@@ -61,7 +60,7 @@ pub enum MendError {
     #[error("this node's log does not reach back to what the other region's state covers")]
     LogCut,
     #[error("what came is no snapshot of the range: {0}")]
-    Form(&'static str),
+    Course(#[from] CourseError),
     /// The state that was taken is not the one that was meant.
     #[error("the other region's state is not what its sum said")]
     Unexpected,
@@ -104,6 +103,17 @@ pub struct Checked {
     /// Posts whose rows will be written again.
     pub rows: usize,
     pub outcome: Outcome,
+}
+
+impl Checked {
+    /// Whether the kept sum is another one afterwards.
+    pub fn changes_sum(&self) -> bool {
+        match self.outcome {
+            Outcome::MemoryMended => self.rebuilt != Some(self.kept),
+            Outcome::SumMended => true,
+            Outcome::Sound | Outcome::RowsMended | Outcome::Unclear => false,
+        }
+    }
 }
 
 /// What became of a range that was taken from another region.
@@ -510,72 +520,60 @@ impl Stored {
 pub struct Arriving {
     engine: Arc<Engine>,
     range: usize,
+    course: Course,
     rebuilt: Option<RebuiltRange>,
-    chunks: u64,
-    blocks: u64,
 }
 
 impl Arriving {
     pub fn new(engine: Arc<Engine>, range: usize) -> Self {
+        let wanted: RangeSet = [range].into_iter().collect();
         Self {
+            course: Course::new(engine.clone(), wanted, RangeSet::default()),
             engine,
             range,
             rebuilt: None,
-            chunks: 0,
-            blocks: 0,
         }
     }
 
     /// Takes a part of the snapshot, in their order. Returns the range after the last.
     pub fn take(&mut self, part: Part) -> Result<Option<RebuiltRange>, MendError> {
+        self.course.push(&part)?;
         let replicas = self.engine.replicas.all();
-        let missing = MendError::Form("it has no beginning");
         match part {
-            Part::Begin(beginning) if self.rebuilt.is_none() => {
+            Part::Begin(beginning) => {
                 let frontier = Frontier::part(&beginning.vector, &beginning.lineage);
-                let key = self.engine.key;
-                let mut rebuilt = RebuiltRange::new(self.range, key, frontier);
-                for (dot, orphan) in beginning.orphans.iter() {
-                    rebuilt.add_orphan(dot, &orphan.post, &orphan.user);
-                }
-                self.rebuilt = Some(rebuilt);
+                let rebuilt = RebuiltRange::new(self.range, self.engine.key, frontier);
+                self.begun(rebuilt).add_orphans(&beginning.orphans);
             }
-            Part::Begin(_) => return Err(MendError::Form("it begins twice")),
+            Part::Orphans(orphans) => self.rebuilt()?.add_orphans(&orphans),
             Part::Chunks(chunks) => {
-                let rebuilt = self.rebuilt.as_mut().ok_or(missing)?;
-                self.chunks += chunks.len() as u64;
-                for Chunk { post, part } in chunks {
+                let rebuilt = self.rebuilt()?;
+                for Chunk { post, part } in chunks.chunks {
                     match part {
                         ChunkPart::Likers { from, to, likers } => {
                             rebuilt.add_likers(&post, (from, to), likers, &replicas);
                         }
-                        ChunkPart::Figures(figures) => {
-                            rebuilt.add_figures(&post, &figures, &replicas)
+                        ChunkPart::Figures(stored) => {
+                            rebuilt.add_figures(&post, &stored, &replicas)
                         }
                     }
                 }
             }
-            Part::Tail(bytes) => self.take_tail(&bytes)?,
-            Part::End(ending) => {
-                let rebuilt = self.rebuilt.take().ok_or(missing)?;
-                if (ending.chunks, ending.blocks) != (self.chunks, self.blocks) {
-                    return Err(MendError::Form("it lacks chunks or blocks"));
-                }
-                if !rebuilt.frontier.vector().covers_all(&ending.vector) {
-                    return Err(MendError::Form("its tail does not lead to its end"));
-                }
-                return Ok(Some(rebuilt));
+            Part::Tail(bytes) => {
+                let block = block::decode(&bytes, &mut &self.engine.replicas)?;
+                let replicas = self.engine.replicas.all();
+                self.rebuilt()?.apply(&block, &replicas)?;
             }
+            Part::End(_) => return Ok(self.rebuilt.take()),
         }
         Ok(None)
     }
 
-    fn take_tail(&mut self, bytes: &Bytes) -> Result<(), MendError> {
-        self.blocks += 1;
-        let block = block::decode(bytes, &mut &self.engine.replicas)?;
-        let replicas = self.engine.replicas.all();
-        let missing = MendError::Form("it has no beginning");
-        let rebuilt = self.rebuilt.as_mut().ok_or(missing)?;
-        Ok(rebuilt.apply(&block, &replicas)?)
+    fn begun(&mut self, rebuilt: RebuiltRange) -> &mut RebuiltRange {
+        self.rebuilt.insert(rebuilt)
+    }
+
+    fn rebuilt(&mut self) -> Result<&mut RebuiltRange, MendError> {
+        self.rebuilt.as_mut().ok_or(Gap.into())
     }
 }

@@ -17,13 +17,14 @@ use crate::crdt::dot::Dots;
 use crate::crdt::fingerprint::UserHash;
 use crate::crdt::merge::{self, Knowledge, Other, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{CheckpointError, Checkpointer};
 use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
 use crate::engine::post::{Post, shard_of_hash};
 use crate::engine::remote::Replayed;
 use crate::engine::section::{Raise, Section};
-use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Ending, Part};
+use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Course, CourseError, Part};
 use crate::engine::{Engine, Settlement};
 use crate::ids::{PostId, UserId};
 
@@ -42,15 +43,14 @@ pub enum MergeError {
     Log(#[from] OutcomeUnknown),
     #[error(transparent)]
     Checkpoint(#[from] CheckpointError),
-    /// The snapshot speaks of events of the running replica that it never made.
-    #[error("the snapshot covers events of this node's running replica that it never made")]
-    Alarm,
+    #[error("the stage is not in order: {0}")]
+    Course(#[from] CourseError),
 }
 
 impl MergeError {
     /// The stage itself is at fault, and was refused before anything was merged.
     pub fn is_of_the_stage(&self) -> bool {
-        matches!(self, Self::Form(_) | Self::Decode(_) | Self::Alarm)
+        matches!(self, Self::Form(_) | Self::Decode(_) | Self::Course(_))
     }
 }
 
@@ -72,10 +72,9 @@ pub async fn merge_stage(
     checkpointer: &mut Checkpointer,
     staged: &impl StagedSource,
 ) -> Result<(), MergeError> {
-    let (beginning, ending) = frame(engine, staged.open().await?).await?;
-    engine.check_not_ours(&beginning, &ending)?;
-    let before = engine.hold(&beginning, &ending);
-    if before.covers_all(&beginning.vector) && before.covers_all(&ending.vector) {
+    let course = judge(engine, staged.open().await?).await?;
+    let (beginning, reached) = (course.beginning(), course.reached());
+    if engine.hold(reached).covers_all(reached) {
         // Merged and checkpointed already; only the stage was left.
         engine.release();
         return Ok(());
@@ -83,8 +82,9 @@ pub async fn merge_stage(
     engine.take_orphans(&beginning.orphans)?;
     let mut parts = staged.open().await?;
     while let Some(part) = parts.next().await? {
-        if let Part::Chunks(chunks) = part {
-            chunks
+        if let Part::Chunks(group) = part {
+            group
+                .chunks
                 .iter()
                 .try_for_each(|chunk| engine.merge_figures(chunk))?;
         }
@@ -92,60 +92,37 @@ pub async fn merge_stage(
     let mut named = HashSet::new();
     let mut parts = staged.open().await?;
     while let Some(part) = parts.next().await? {
-        if let Part::Chunks(chunks) = part {
-            for chunk in &chunks {
-                engine.merge_likers(&beginning, chunk)?;
+        if let Part::Chunks(group) = part {
+            for chunk in &group.chunks {
+                engine.merge_likers(beginning, chunk)?;
                 named.insert(chunk.post.clone());
             }
             // Clients come first: between two parts they get the shards' locks and the core.
             engine.barrier().await?;
         }
     }
-    engine.empty_the_rest(&beginning, &named)?;
-    engine.raise(&beginning)?;
+    engine.empty_the_rest(beginning, &named)?;
+    engine.raise(beginning)?;
     apply_tail(engine, staged.open().await?).await?;
-    engine.raise_log_floor(&joined(&beginning.vector, &ending.vector));
+    engine.raise_log_floor(reached);
     checkpointer.checkpoint_of_merge().await?;
-    engine.publish_raise(beginning, &ending).await?;
+    engine.publish_raise(reached).await?;
     engine.release();
     Ok(())
 }
 
-fn joined(a: &VersionVector, b: &VersionVector) -> VersionVector {
-    let mut both = a.clone();
-    both.join(b);
-    both
-}
-
-/// The first and the last part. All between are there and can be read, and the tail leads from the
-/// first one's frontier to the last one's; else nothing is merged.
-async fn frame(engine: &Engine, mut parts: impl Parts) -> Result<(Beginning, Ending), MergeError> {
-    let Some(Part::Begin(beginning)) = parts.next().await? else {
-        return Err(MergeError::Form("it has no beginning"));
-    };
-    let (mut chunks, mut blocks) = (0, 0);
-    let mut reached = beginning.vector.clone();
+/// Reads all of it: every part can be read and has its place, and the tail leads to an end that covers all
+/// that the chunks show; else nothing is merged.
+async fn judge(engine: &Arc<Engine>, mut parts: impl Parts) -> Result<Course, MergeError> {
+    let (all, offered) = (RangeSet::all(), RangeSet::all());
+    let mut course = Course::new(engine.clone(), all, offered);
     while let Some(part) = parts.next().await? {
-        match part {
-            Part::Begin(_) => return Err(MergeError::Form("it begins twice")),
-            Part::Chunks(some) => chunks += some.len() as u64,
-            Part::Tail(bytes) => {
-                blocks += 1;
-                let block = block::decode(&bytes, &mut &engine.replicas)?;
-                if block.first_seq <= reached.get(block.replica) + 1 {
-                    reached.raise(block.replica, block.last_seq());
-                }
-            }
-            Part::End(ending) if !reached.covers_all(&ending.vector) => {
-                return Err(MergeError::Form("its tail does not lead to its end"));
-            }
-            Part::End(ending) if (ending.chunks, ending.blocks) == (chunks, blocks) => {
-                return Ok((*beginning, ending));
-            }
-            Part::End(_) => return Err(MergeError::Form("it lacks chunks or blocks")),
-        }
+        course.push(&part)?;
     }
-    Err(MergeError::Form("it has no end"))
+    match course.has_ended() {
+        true => Ok(course),
+        false => Err(MergeError::Form("it has no end")),
+    }
 }
 
 /// The log from F to E. It came with the snapshot, so it is applied without being logged here.
@@ -168,20 +145,10 @@ async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeE
 }
 
 impl Engine {
-    fn check_not_ours(&self, beginning: &Beginning, ending: &Ending) -> Result<(), MergeError> {
-        let (own, made) = self.queue.own();
-        let claimed = beginning.vector.get(own).max(ending.vector.get(own));
-        match claimed > made {
-            true => Err(MergeError::Alarm),
-            false => Ok(()),
-        }
-    }
-
     /// Begins the merge: from here on the replicas that it raises are held. Returns what was applied before.
-    fn hold(&self, beginning: &Beginning, ending: &Ending) -> VersionVector {
+    fn hold(&self, raised: &VersionVector) -> VersionVector {
         let _one_at_a_time = self.remote.lock();
         let instant = self.instant();
-        let raised = joined(&beginning.vector, &ending.vector);
         let before = instant.frontier.vector().clone();
         let held = raised
             .iter()
@@ -291,14 +258,16 @@ impl Engine {
         self.merge_range(beginning, &post, (*from, *to), likers)
     }
 
-    /// Posts that the snapshot does not contain are empty there.
+    /// Posts that the snapshot does not contain are empty there, but for those of ranges that it left out:
+    /// in these both hold the same.
     fn empty_the_rest(
         &self,
         beginning: &Beginning,
         named: &HashSet<PostId>,
     ) -> Result<(), Refused> {
         for post in self.directory.sorted() {
-            if !named.contains(&post.id) {
+            let is_equal = beginning.equal.contains(post.hash.range());
+            if !is_equal && !named.contains(&post.id) {
                 self.merge_range(beginning, &post, (0, u64::MAX), &[])?;
             }
         }
@@ -395,7 +364,7 @@ impl Engine {
     }
 
     /// The checkpoint is durable: the raised frontier may be shown.
-    async fn publish_raise(&self, beginning: Beginning, ending: &Ending) -> Result<(), MergeError> {
+    async fn publish_raise(&self, raised: &VersionVector) -> Result<(), MergeError> {
         let demand = Demand {
             events: 0,
             bytes: 0,
@@ -403,7 +372,7 @@ impl Engine {
         let lineage = self.frontier.read().lineage().clone();
         let section = Section {
             raise: Some(Raise {
-                vector: joined(&beginning.vector, &ending.vector),
+                vector: raised.clone(),
                 lineage,
             }),
             ..Section::default()

@@ -58,6 +58,7 @@ use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, RangeSums, UserHash};
 use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::audit::Ledger;
 use crate::engine::commit::{CommitQueue, CommitWait};
@@ -130,6 +131,8 @@ pub struct Engine {
     /// By replica, from where the log is whole: a snapshot raises the frontier past events that were never logged.
     floor: RwLock<VersionVector>,
     freezer: Freezer,
+    /// Ranges that are disputed, and not known to be right here.
+    doubts: Mutex<RangeSet>,
     queue: CommitQueue,
     board: Board,
     /// Guards what may be compared with other nodes. The committer brings it up, audits read it.
@@ -182,6 +185,7 @@ impl Engine {
             held: RwLock::default(),
             floor: RwLock::default(),
             freezer: Freezer::default(),
+            doubts: Mutex::default(),
             queue: CommitQueue::new(own),
             ledger: Mutex::new(Ledger::new(Arc::new(Published::nothing(
                 replicas.all(),
@@ -311,6 +315,17 @@ impl Engine {
             requests: self.requests.snapshot(),
             published,
         }
+    }
+
+    /// Says which ranges are disputed and not known to be right here: nobody is given them.
+    pub fn set_doubts(&self, doubts: RangeSet) {
+        *self.doubts.lock() = doubts;
+    }
+
+    /// One of these ranges that is in doubt.
+    pub fn doubted(&self, ranges: &RangeSet) -> Option<usize> {
+        let doubts = *self.doubts.lock();
+        doubts.iter().find(|range| ranges.contains(*range))
     }
 
     fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {

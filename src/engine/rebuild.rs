@@ -13,6 +13,7 @@ use crate::crdt::likers::Likers;
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::pn_counter::CounterEntry;
+use crate::crdt::version_vector::VersionVector;
 use crate::engine::rows::StoredFigures;
 use crate::engine::scrub::{Credits, sum_of_figures, sum_of_likers};
 use crate::ids::{PostId, UserId};
@@ -60,6 +61,17 @@ impl RebuiltRange {
 
     fn holds(&self, post: &PostId) -> bool {
         PostHash::of(post).range() == self.range
+    }
+
+    /// What it covers so far: all that is put into it must be covered here before it takes its place.
+    pub fn covered(&self) -> &VersionVector {
+        self.frontier.vector()
+    }
+
+    pub(super) fn add_orphans(&mut self, orphans: &OrphanRemovals) {
+        for (dot, orphan) in orphans.iter() {
+            self.add_orphan(dot, &orphan.post, &orphan.user);
+        }
     }
 
     /// Orphan removals of other ranges are passed over.

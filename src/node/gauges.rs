@@ -12,6 +12,7 @@ use crate::log::LogReader;
 pub struct Warnings {
     checkpoint: Mutex<Option<String>>,
     snapshot: Mutex<Option<String>>,
+    taking: Mutex<Option<String>>,
 }
 
 impl Warnings {
@@ -23,9 +24,15 @@ impl Warnings {
         *self.snapshot.lock() = warning;
     }
 
+    /// How far a snapshot is that is being received, or that broke off.
+    pub fn set_taking(&self, warning: Option<String>) {
+        *self.taking.lock() = warning;
+    }
+
     fn all(&self) -> Vec<String> {
-        let both = [self.checkpoint.lock().clone(), self.snapshot.lock().clone()];
-        both.into_iter().flatten().collect()
+        let all = [&self.checkpoint, &self.snapshot, &self.taking];
+        let all = all.into_iter();
+        all.filter_map(|warning| warning.lock().clone()).collect()
     }
 }
 

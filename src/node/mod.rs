@@ -9,6 +9,8 @@ mod checkpoints;
 mod gauges;
 mod run;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -28,6 +30,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{Checkpointer, LogHolds, Retention};
 use crate::engine::commit::Refused;
 use crate::engine::committer::Committer;
+use crate::engine::mending::Mender;
 use crate::engine::recovery::{EngineSeams, Recovered, RecoveryReport};
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::{Engine, EngineOptions, Serving, Settlement};
@@ -38,6 +41,7 @@ use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
 use crate::node::gauges::{NodeGauges, Warnings};
 use crate::node::storage::Storage;
 use crate::replication::ack_table::AckTable;
+use crate::replication::audits::Audits;
 use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
 use crate::replication::{
@@ -165,6 +169,7 @@ struct Keeping {
     links: Arc<LinkBoard>,
     warnings: Arc<Warnings>,
     counts: Arc<Counts>,
+    audits: Arc<Audits>,
     checkpoints: Checkpoints,
     workers: Vec<WorkerHandle>,
 }
@@ -193,6 +198,13 @@ impl Keeping {
             regions: peers.map(|peer| peer.region.clone()).collect(),
             retain_bytes: config.log.retain_bytes,
         };
+        let counts: Arc<Counts> = Arc::default();
+        let audits = Audits::new(engine.clone(), counts.clone());
+        let mender = Mender {
+            engine: engine.clone(),
+            store: seams.store.clone(),
+            log: log.clone(),
+        };
         let (store, parts) = (seams.store.clone(), (log.clone(), trimmer));
         let retention = Arc::new(retention);
         let checkpointer =
@@ -206,7 +218,11 @@ impl Keeping {
             pace: Pace {
                 interval: Duration::from_millis(config.checkpoint.interval_ms),
                 log_bytes: config.checkpoint.log_bytes,
+                scrub: Duration::from_millis(config.audit.scrub_ms),
             },
+            mender,
+            audits: audits.clone(),
+            counts: counts.clone(),
         };
         let (checkpoints, checkpointing) = worker.start();
         let (committing, log_failed) = watch_log(committer);
@@ -217,7 +233,8 @@ impl Keeping {
             acks,
             links: replication::links_to_dial(&replication_options(config).peers),
             warnings,
-            counts: Arc::default(),
+            counts,
+            audits,
             checkpoints,
             workers: vec![
                 workers.spawn("log-writer", Box::pin(committing)),
@@ -240,7 +257,10 @@ impl Keeping {
             warnings: self.warnings.clone(),
             retain_bytes: config.log.retain_bytes,
         });
-        let (engine, links) = (self.engine.clone(), self.links.clone());
+        let (engine, links) = (
+            self.engine.clone(),
+            (self.links.clone(), self.audits.clone()),
+        );
         let shown = (gauges as Arc<dyn Gauges>, self.counts.clone());
         let api = Api::new(engine, links, shown, api_limits(config), stop);
         let limits = ConnectionLimits {
@@ -261,13 +281,11 @@ impl Keeping {
             chunk_bytes: config.replication.snapshot_chunk_bytes as usize,
             log_bytes_max: config.replication.snapshot_log_bytes_max,
         };
-        let (log, holds) = (self.log.clone(), self.holds.clone());
-        let server = catch_up::Server::new(engine.clone(), log, holds, options);
-        let receiver = catch_up::Receiver {
-            engine: engine.clone(),
-            files: seams.files.clone(),
-            checkpoints: self.checkpoints.clone(),
-        };
+        let log = (self.log.clone(), self.holds.clone());
+        let server = catch_up::Server::new(engine.clone(), log, options, self.counts.clone());
+        let (files, checkpoints) = (seams.files.clone(), self.checkpoints.clone());
+        let shown = (self.warnings.clone(), self.counts.clone());
+        let receiver = catch_up::Receiver::new(engine.clone(), files, checkpoints, shown);
         let parts = ReplicationParts {
             engine: engine.clone(),
             log: self.log.clone(),
@@ -281,6 +299,8 @@ impl Keeping {
             links: self.links.clone(),
             acks: self.acks.clone(),
             counts: self.counts.clone(),
+            audits: self.audits.clone(),
+            mender: Arc::new(self.checkpoints.clone()),
         };
         replication::start(parts, replication_options(config))
     }
@@ -313,7 +333,8 @@ async fn become_ready(
 }
 
 fn replication_options(config: &Config) -> ReplicationOptions {
-    config.replication.options(&config.peers.static_peers)
+    let peers = &config.peers.static_peers;
+    config.replication.options(peers, &config.audit)
 }
 
 fn api_limits(config: &Config) -> ApiLimits {

@@ -1,29 +1,28 @@
-//! When a peer's log no longer reaches this node: who is asked for a snapshot, and the call itself.
+//! When a peer's log no longer reaches this node: who is asked for a snapshot, or for the rest of one.
 //!
 //! What is in a snapshot, how it is staged and merged is told nowhere here: [`SnapshotServer`] makes
-//! the stream, [`SnapshotReceiver`] takes it. One snapshot is taken at a time, from the peer that
-//! covers most, and only when no connected peer's log goes on.
+//! the stream, [`SnapshotReceiver`] takes it. One snapshot is taken at a time, and only when no connected
+//! peer's log goes on: from a peer that can go on with what broke off, else from the one that covers most.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures_util::{Stream, StreamExt};
+use futures_util::Stream;
 use parking_lot::Mutex;
 use tokio::sync::Notify;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, sleep};
 
 use crate::crdt::frontier::ShortForm;
+use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
+use crate::engine::snapshot::Wanted;
 use crate::ids::Replica;
-use crate::limits::PEER_MESSAGE_BYTES_MAX;
-use crate::replication::dialer;
+use crate::limits::SNAPSHOT_RESUMES_MAX;
+use crate::replication::snapshot_call::{self, CallFailed};
 use crate::replication::{Exchange, PeerEndpoint};
-use crate::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
-use crate::wire::frames::write_replica;
-use crate::wire::replication::replication_service_client::ReplicationServiceClient;
 use crate::wire::replication::{SnapshotRequest, SnapshotResponse};
 
 /// How long the next part of a snapshot may take, on either side, before the call is given up. The
@@ -48,6 +47,14 @@ pub enum SnapshotRefused {
     Unsettled,
     #[error("the node serves as many snapshots as it may")]
     Busy,
+    /// Another node may go on with it, or this one later.
+    #[error("the node lacks events that the snapshot covers or shows")]
+    NotCovered,
+    #[error("the node's state of a range is disputed")]
+    Doubted,
+    /// This node never will.
+    #[error("the node's log does not reach back to the snapshot's frontier")]
+    Gone,
 }
 
 /// The parts of a snapshot, in the order of `SnapshotResponse`.
@@ -57,18 +64,43 @@ pub type SnapshotStream =
 /// Serves snapshots.
 pub trait SnapshotServer: Send + Sync + 'static {
     /// Begins one. Dropping the stream gives it up.
-    fn open(&self, asker: &Replica) -> Result<SnapshotStream, SnapshotRefused>;
+    fn open(&self, asker: &Replica, wanted: Wanted) -> Result<SnapshotStream, SnapshotRefused>;
 }
+
+/// What to ask a peer for.
+#[derive(Debug, Clone)]
+pub struct Ask {
+    pub request: SnapshotRequest,
+    /// What a peer must cover to go on with what broke off; none for a new snapshot.
+    pub needs: Option<VersionVector>,
+}
+
+/// A snapshot ended early. What is staged of it is kept.
+#[derive(Debug)]
+pub struct SnapshotBroken {
+    pub why: SnapshotFault,
+    /// Whether anything came that was not there before.
+    pub has_progressed: bool,
+}
+
+type Answering<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 /// Takes snapshots.
 pub trait SnapshotReceiver: Send + Sync + 'static {
+    /// The rest of what broke off, also in an earlier process, or else a new snapshot.
+    fn ask(&self) -> Answering<'_, Result<Ask, SnapshotFault>>;
+
+    /// Drops what broke off.
+    fn begin_anew(&self) -> Answering<'_, Result<(), SnapshotFault>>;
+
     /// Stages the stream, and merges it when its last part is in and synced. Returns when that is done.
     /// An error means that nothing was merged. The stream fails by itself when the peer falls silent.
     fn receive<'a>(
         &'a self,
         from: &'a Replica,
+        ask: Ask,
         stream: SnapshotStream,
-    ) -> Pin<Box<dyn Future<Output = Result<(), SnapshotFault>> + Send + 'a>>;
+    ) -> Answering<'a, Result<(), SnapshotBroken>>;
 }
 
 /// What the node brings for snapshots.
@@ -117,7 +149,12 @@ impl CatchUp {
     }
 
     /// Drops what is fulfilled, and picks a peer when it is time for a snapshot.
-    fn choose(&self, exchange: &Exchange) -> Option<(Replica, PeerEndpoint)> {
+    fn choose(
+        &self,
+        exchange: &Exchange,
+        ask: &Ask,
+        tries: &Tries,
+    ) -> Option<(Replica, PeerEndpoint)> {
         let published = exchange.engine.board().newest();
         let acked = exchange.acks.all();
         let mut wants = self.wants.lock();
@@ -141,9 +178,15 @@ impl CatchUp {
             let acked = acked.iter().find(|peer| peer.replica == *replica);
             acked.map_or(0, |peer| peer.vector.events_beyond(&published.vector))
         };
-        let best = wants
-            .iter()
-            .min_by_key(|(replica, want)| (want.failures, std::cmp::Reverse(beyond(replica))))?;
+        let cannot_go_on = |replica: &Replica| {
+            let acked = acked.iter().find(|peer| peer.replica == *replica);
+            let covers = |needs| acked.is_some_and(|peer| peer.vector.covers_all(needs));
+            tries.gone.contains(replica) || !ask.needs.as_ref().is_none_or(covers)
+        };
+        let best = wants.iter().min_by_key(|(replica, want)| {
+            let beyond = std::cmp::Reverse(beyond(replica));
+            (cannot_go_on(replica), want.failures, beyond)
+        })?;
         Some((best.0.clone(), best.1.endpoint.clone()))
     }
 
@@ -178,68 +221,71 @@ pub(super) async fn run(exchange: Arc<Exchange>) {
     stop.run_until_cancelled(take_snapshots(&exchange)).await;
 }
 
-async fn take_snapshots(exchange: &Exchange) {
-    let catch_up = &exchange.catch_up;
-    loop {
-        if catch_up.wants.lock().is_empty() {
-            catch_up.wanted.notified().await;
+/// What was tried of a snapshot that broke off.
+#[derive(Default)]
+struct Tries {
+    /// Peers that will never go on with it.
+    gone: BTreeSet<Replica>,
+    /// Tries one after the other that brought nothing more.
+    fruitless: u32,
+}
+
+impl Tries {
+    fn note(&mut self, peer: &Replica, failed: &CallFailed) {
+        match failed {
+            CallFailed::Broken(broken) if broken.has_progressed => self.fruitless = 0,
+            CallFailed::Broken(_) | CallFailed::NotBegun(_) => self.fruitless += 1,
+            CallFailed::Gone(_) => {
+                self.gone.insert(peer.clone());
+            }
         }
-        let Some((peer, endpoint)) = catch_up.choose(exchange) else {
-            sleep(LOOK_PAUSE).await;
-            continue;
-        };
-        tracing::info!(%peer, address = %endpoint, "taking a snapshot: no log reaches this node");
-        match take_snapshot(exchange, &peer, &endpoint).await {
-            Ok(()) => tracing::info!(%peer, "the snapshot is in"),
+    }
+
+    /// Whether nobody who is there will go on with it, or it was tried often enough.
+    fn are_over(&self, catch_up: &CatchUp) -> bool {
+        let wants = catch_up.wants.lock();
+        let is_gone = |peer: &Replica| self.gone.contains(peer);
+        self.fruitless >= SNAPSHOT_RESUMES_MAX || wants.keys().all(is_gone)
+    }
+}
+
+async fn take_snapshots(exchange: &Exchange) {
+    let mut tries = Tries::default();
+    loop {
+        if exchange.catch_up.wants.lock().is_empty() {
+            exchange.catch_up.wanted.notified().await;
+        }
+        match exchange.snapshots.receiver.ask().await {
+            Ok(ask) => try_one(exchange, ask, &mut tries).await,
             Err(error) => {
-                tracing::warn!(%peer, %error, "the snapshot failed; nothing was merged");
-                catch_up.note_failure(&peer);
+                tracing::warn!(%error, "no snapshot can be staged");
                 sleep(FAILURE_PAUSE).await;
             }
         }
     }
 }
 
-/// On a connection of its own, so that it does not delay the session's frames.
-async fn take_snapshot(
-    exchange: &Exchange,
-    peer: &Replica,
-    endpoint: &PeerEndpoint,
-) -> Result<(), SnapshotFault> {
-    let request = SnapshotRequest {
-        protocol_min: PROTOCOL_MIN,
-        protocol_max: PROTOCOL_MAX,
-        cluster: exchange.engine.cluster().as_str().to_owned(),
-        replica: Some(write_replica(&exchange.engine.own())),
-        ..SnapshotRequest::default()
+/// Asks a peer, when it is time.
+async fn try_one(exchange: &Exchange, ask: Ask, tries: &mut Tries) {
+    let catch_up = &exchange.catch_up;
+    let Some((peer, endpoint)) = catch_up.choose(exchange, &ask, tries) else {
+        return sleep(LOOK_PAUSE).await;
     };
-    let opening = async {
-        let channel = dialer::connect(exchange, endpoint).await?;
-        let mut client = ReplicationServiceClient::new(channel)
-            .max_decoding_message_size(PEER_MESSAGE_BYTES_MAX);
-        let response = client.snapshot(request).await;
-        response.map_err(|status| SnapshotFault(status.message().to_owned()))
+    let goes_on = ask.needs.is_some();
+    tracing::info!(%peer, address = %endpoint, goes_on, "taking a snapshot: no log reaches this node");
+    let Err(failed) = snapshot_call::take(exchange, (&peer, &endpoint), ask).await else {
+        tracing::info!(%peer, "the snapshot is in");
+        *tries = Tries::default();
+        return;
     };
-    let limit = Duration::from_millis(exchange.options.dial_timeout_ms);
-    let opened = timeout(limit, opening).await;
-    let opened = opened.map_err(|_| SnapshotFault("the peer did not answer".to_owned()))??;
-    let parts = Box::pin(opened.into_inner());
-    let parts = futures_util::stream::unfold(Some(parts), next_part);
-    let receiver = &exchange.snapshots.receiver;
-    receiver.receive(peer, Box::pin(parts)).await
-}
-
-type Parts = Pin<Box<tonic::Streaming<SnapshotResponse>>>;
-
-/// The next part in time, or an error as the last.
-async fn next_part(
-    parts: Option<Parts>,
-) -> Option<(Result<SnapshotResponse, SnapshotFault>, Option<Parts>)> {
-    let mut parts = parts?;
-    match timeout(SNAPSHOT_SILENCE, parts.next()).await {
-        Ok(None) => None,
-        Ok(Some(Ok(part))) => Some((Ok(part), Some(parts))),
-        Ok(Some(Err(status))) => Some((Err(SnapshotFault(status.message().to_owned())), None)),
-        Err(_) => Some((Err(SnapshotFault("the peer fell silent".to_owned())), None)),
+    tracing::warn!(%peer, error = %failed, "the snapshot broke off; nothing was merged");
+    catch_up.note_failure(&peer);
+    tries.note(&peer, &failed);
+    if tries.are_over(catch_up) {
+        *tries = Tries::default();
+        if let Err(error) = exchange.snapshots.receiver.begin_anew().await {
+            tracing::warn!(%error, "what broke off of a snapshot cannot be dropped");
+        }
     }
+    sleep(FAILURE_PAUSE).await;
 }

@@ -19,12 +19,13 @@ use crate::codec::block;
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
+use crate::engine::Engine;
+use crate::engine::audit::Audited;
 use crate::engine::commit::{OutcomeUnknown, Refused, Ticket};
 use crate::engine::published::Published;
 use crate::engine::record::{COMMIT_RECORD, blocks};
 use crate::engine::remote::{Applied, RemoteError};
 use crate::engine::replicas::ReplicaTable;
-use crate::engine::{Engine, Settlement};
 use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
 use crate::log::{LogReader, Position, ReadError, RecordKind};
@@ -71,16 +72,23 @@ impl Knowledge for Engine {
     fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm> {
         Engine::predecessors(self, replica)
     }
+
+    fn audited(&self, ranges: &[usize]) -> Option<Audited> {
+        Engine::audited(self, ranges)
+    }
 }
 
-/// What is durable, with its fingerprint only if no snapshot was being merged before or after.
+/// What is durable, with its fingerprint where the node is settled.
 fn durable(engine: &Engine) -> Durable {
-    let before = engine.settlement();
-    let published = engine.board().newest();
-    let is_settled = before == Settlement::Settled && engine.settlement() == Settlement::Settled;
-    Durable {
-        fingerprint: is_settled.then(|| published.sums.total()),
-        published,
+    match engine.audited(&[]) {
+        Some(Audited { published, .. }) => Durable {
+            fingerprint: Some(published.sums.total()),
+            published,
+        },
+        None => Durable {
+            fingerprint: None,
+            published: engine.board().newest(),
+        },
     }
 }
 
@@ -165,6 +173,7 @@ impl Driver {
             heartbeat_ms: options.heartbeat_ms,
             silence_ms: options.silence_ms,
             relay_after_ms: options.relay_after_ms,
+            audit_round_ms: options.audit_round_ms,
             window_bytes: options.window_bytes,
             block_bytes: options.block_bytes,
         };
@@ -311,12 +320,22 @@ impl Driver {
             } => {
                 let exchange = self.exchange.clone();
                 self.reading = Some(Box::pin(async move {
+                    let behind = exchange.log.synced().0.saturating_sub(from.0);
+                    // The newest goes out at once; what is old leaves room for it.
+                    if behind > exchange.options.window_bytes as u64 {
+                        exchange.pace.take(bytes_max).await;
+                    }
                     let table = exchange.engine.replicas();
                     let result = read_log(&exchange.log, table, from, bytes_max).await;
                     Input::LogRead { generation, result }
                 }));
             }
             Effect::Apply { frame, block } => return Some(self.apply(frame, &block)),
+            Effect::Compared(compared) => {
+                if let Some(place) = &self.place {
+                    self.exchange.audits.note(&place.peer, &compared);
+                }
+            }
             Effect::WantSnapshot { whole_from } => self.want_snapshot(whole_from),
             Effect::Alarm { claimed, made } => {
                 let fresh = self.exchange.engine.rotate_epoch();

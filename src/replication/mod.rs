@@ -5,15 +5,20 @@
 //! engine and the seams, and neither clients nor concrete adapters.
 
 pub mod ack_table;
+pub mod audits;
 pub mod catch_up;
 mod dialer;
 mod driver;
 pub mod frame;
 pub mod links;
+pub mod mending;
+mod pace;
 pub mod parts;
 mod server;
 pub mod session;
+mod snapshot_call;
 pub mod staged;
+pub mod staging;
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -31,8 +36,11 @@ use crate::engine::Engine;
 use crate::ids::{Region, Replica};
 use crate::log::LogReader;
 use crate::replication::ack_table::AckTable;
+use crate::replication::audits::Audits;
 use crate::replication::catch_up::{CatchUp, SnapshotParts};
 use crate::replication::links::LinkBoard;
+use crate::replication::mending::RangeMender;
+use crate::replication::pace::Pace;
 use crate::seams::{Listener, Randomness, Transport};
 
 /// An idle connection is probed this often,
@@ -63,6 +71,7 @@ pub struct ReplicationOptions {
     /// One a region at most.
     pub peers: Vec<PeerEndpoint>,
     pub relay_after_ms: u64,
+    pub audit_round_ms: u64,
     pub backoff_min_ms: u64,
     pub backoff_max_ms: u64,
     pub heartbeat_ms: u64,
@@ -70,6 +79,7 @@ pub struct ReplicationOptions {
     pub dial_timeout_ms: u64,
     pub window_bytes: usize,
     pub block_bytes: usize,
+    pub catch_up_bytes_per_second: u64,
 }
 
 /// What a peer said when its session began.
@@ -93,6 +103,8 @@ pub struct ReplicationParts {
     pub links: Arc<LinkBoard>,
     pub acks: Arc<AckTable>,
     pub counts: Arc<Counts>,
+    pub audits: Arc<Audits>,
+    pub mender: Arc<dyn RangeMender>,
 }
 
 /// What the sessions of a node share.
@@ -107,6 +119,10 @@ pub(crate) struct Exchange {
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
     counts: Arc<Counts>,
+    audits: Arc<Audits>,
+    mender: Arc<dyn RangeMender>,
+    /// What peers that are far behind are sent.
+    pace: Pace,
     answers: watch::Sender<PeerAnswers>,
     /// Every task of replication is spawned here.
     tasks: TaskTracker,
@@ -149,6 +165,9 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         links: parts.links,
         acks: parts.acks,
         counts: parts.counts,
+        audits: parts.audits,
+        mender: parts.mender,
+        pace: Pace::new(options.catch_up_bytes_per_second),
         answers,
         tasks: TaskTracker::new(),
         stop: CancellationToken::new(),
@@ -157,6 +176,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
     let tasks = &exchange.tasks;
     tasks.spawn(server::run(exchange.clone(), parts.listener));
     tasks.spawn(catch_up::run(exchange.clone()));
+    tasks.spawn(mending::run(exchange.clone()));
     tasks.spawn(follow_down(exchange.clone()));
     for peer in exchange.options.peers.clone() {
         tasks.spawn(dialer::run(exchange.clone(), peer));

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::{Stream, StreamExt};
+use prost::Message;
 use tokio::sync::{Semaphore, mpsc};
 use tokio::time::{sleep, timeout};
 use tokio_stream::wrappers::ReceiverStream;
@@ -13,13 +14,15 @@ use tonic::transport::Server;
 use tonic::transport::server::Connected;
 use tonic::{Request, Response, Status, Streaming};
 
+use crate::codec::DecodeError;
 use crate::limits::{
     OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX, PEER_STREAMS_MAX,
 };
-use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotStream};
+use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotRefused, SnapshotStream};
 use crate::replication::driver::{self, Call};
 use crate::replication::links::Direction;
-use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT};
+use crate::replication::pace::Pace;
+use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, parts};
 use crate::seams::preface::Admitted;
 use crate::seams::{Connection, Listener};
 use crate::wire::frames::{check_protocol, read_replica};
@@ -135,20 +138,35 @@ impl ReplicationService for PeerService {
             let message = format!("this node is of cluster {cluster}");
             return Err(Status::failed_precondition(message));
         }
-        let asker = read_replica(request.replica).map_err(refused)?;
+        let asker = read_replica(request.replica.clone()).map_err(refused)?;
         if asker == self.exchange.engine.own() {
             return Err(Status::failed_precondition(
                 "the asker is this very replica",
             ));
         }
-        let opened = self.exchange.snapshots.server.open(&asker);
-        let parts = opened.map_err(|error| Status::unavailable(error.to_string()))?;
+        let invalid = |error: DecodeError| Status::invalid_argument(error.to_string());
+        let mut table = self.exchange.engine.replicas();
+        let wanted = parts::read_wanted(&request, &mut table).map_err(invalid)?;
+        let opened = self.exchange.snapshots.server.open(&asker, wanted);
+        let parts = opened.map_err(not_begun)?;
         let (outgoing, answers) = mpsc::channel(1);
-        let stop = self.exchange.stop.clone();
+        let exchange = self.exchange.clone();
         self.exchange.tasks.spawn(async move {
-            stop.run_until_cancelled(send_parts(parts, outgoing)).await;
+            let sending = send_parts(parts, &exchange.pace, outgoing);
+            exchange.stop.run_until_cancelled(sending).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))
+    }
+}
+
+/// One code says that asking this node again is of no use.
+fn not_begun(refused: SnapshotRefused) -> Status {
+    match refused {
+        SnapshotRefused::Gone => Status::out_of_range(refused.to_string()),
+        SnapshotRefused::Unsettled
+        | SnapshotRefused::Doubted
+        | SnapshotRefused::Busy
+        | SnapshotRefused::NotCovered => Status::unavailable(refused.to_string()),
     }
 }
 
@@ -156,11 +174,15 @@ impl ReplicationService for PeerService {
 /// does not hold the log's end.
 async fn send_parts(
     mut parts: SnapshotStream,
+    pace: &Pace,
     outgoing: mpsc::Sender<Result<SnapshotResponse, Status>>,
 ) {
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| Status::aborted(error.to_string()));
         let is_last = part.is_err();
+        if let Ok(part) = &part {
+            pace.take(part.encoded_len()).await;
+        }
         match timeout(SNAPSHOT_SILENCE, outgoing.send(part)).await {
             Ok(Ok(())) if !is_last => {}
             Ok(Ok(())) => return,

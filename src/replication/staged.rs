@@ -20,7 +20,10 @@ impl StagedSource for StagedSnapshot {
     type Parts = StagedParts;
 
     async fn open(&self) -> Result<StagedParts, MergeError> {
-        let reader = stage::open(self.files.as_ref()).await?;
+        let mut reader = stage::open(self.files.as_ref()).await?;
+        // The request that began it.
+        let request = reader.next().await?;
+        request.ok_or(MergeError::Form("it is empty"))?;
         let engine = self.engine.clone();
         Ok(StagedParts { engine, reader })
     }

@@ -3,6 +3,7 @@
 
 pub mod batch;
 pub mod field;
+pub mod repairs;
 pub mod requests;
 
 pub mod frames;

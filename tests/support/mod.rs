@@ -22,7 +22,7 @@ use likewise::engine::read::{Detail, PostView};
 use likewise::engine::record;
 use likewise::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
 use likewise::engine::remote::{Applied, RemoteError};
-use likewise::engine::snapshot::{Part, Snapshot, SnapshotOptions};
+use likewise::engine::snapshot::{Part, Snapshot, SnapshotError, SnapshotOptions, Wanted};
 use likewise::engine::write::{WriteError, Written};
 use likewise::engine::{Engine, EngineOptions};
 use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
@@ -336,6 +336,10 @@ impl Node {
     }
 
     pub fn snapshot(&self) -> Snapshot {
+        self.snapshot_of(Wanted::everything()).expect("settled")
+    }
+
+    pub fn snapshot_of(&self, wanted: Wanted) -> Result<Snapshot, SnapshotError> {
         let options = SnapshotOptions {
             chunk_bytes: 1,
             log_bytes_max: 1 << 30,
@@ -345,8 +349,8 @@ impl Node {
             self.reader.clone(),
             &self.holds,
             options,
+            wanted,
         )
-        .expect("settled")
     }
 
     /// The whole snapshot at once.

@@ -7,6 +7,7 @@ use likewise::adapters::simulated_disk::{Latency, Operation};
 use likewise::api::health::Health;
 use likewise::api::server::{ConnectionLimits, ServeError, serve_clients};
 use likewise::api::{Api, ApiLimits, Gauges};
+use likewise::replication::audits::Audits;
 use likewise::replication::links::LinkBoard;
 use likewise::wire::v1::cluster_service_client::ClusterServiceClient;
 use likewise::wire::v1::counter_service_client::CounterServiceClient;
@@ -66,7 +67,7 @@ pub async fn serve(node: Node, limits: ApiLimits, connections_max: usize) -> Ser
     let links = Arc::new(LinkBoard::new([]));
     let api = Api::new(
         node.engine.clone(),
-        links,
+        (links, Audits::new(node.engine.clone(), Arc::default())),
         (Arc::new(FixedGauges), Arc::default()),
         limits,
         shutdown.clone(),

@@ -7,7 +7,7 @@ use super::support::{
 };
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::mending::{Arriving, Checked, Hearsay, Mender, Outcome};
-use crate::engine::snapshot::Part;
+use crate::engine::snapshot::{Part, Wanted};
 use crate::engine::{Engine, rows};
 use crate::ids::Replica;
 
@@ -210,7 +210,9 @@ async fn a_row_that_was_changed_with_its_checksum_is_written_again() {
 /// The node's range, as it crosses the wire.
 async fn carried(from: &Node, to: &Node) -> crate::engine::rebuild::RebuiltRange {
     let mut arriving = Arriving::new(to.engine.clone(), range("p"));
-    for part in from.whole_snapshot().await {
+    let wanted = Wanted::of([range("p")].into_iter().collect());
+    let mut snapshot = from.snapshot_of(wanted).expect("settled");
+    for part in from.read_on(&mut snapshot, Vec::new()).await {
         let part: Part = crate::replication::parts::read(part, &mut to.engine.replicas())
             .expect("an honest part");
         if let Some(range) = arriving.take(part).expect("in order") {
