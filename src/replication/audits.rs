@@ -47,6 +47,8 @@ enum Own {
 struct Dispute {
     since_ms: u64,
     own: Own,
+    /// The scrub found that the entries are not those of the kept sum, and nothing was put right since.
+    is_suspected: bool,
     /// Heard when the state was last looked at.
     checked_with: Hearsay,
     again: Instant,
@@ -161,13 +163,11 @@ impl Audits {
                 "{}: the entries of a range are not those that its changes made",
                 self.engine.own().region
             );
-            range.dispute = Some(Dispute {
-                own: Own::Unclear,
-                ..self.dispute()
-            });
+            range.dispute = Some(self.dispute());
         }
         if let Some(dispute) = &mut range.dispute {
             dispute.own = Own::Unchecked;
+            dispute.is_suspected = true;
         }
         self.follow(&mut state);
     }
@@ -176,6 +176,7 @@ impl Audits {
         Dispute {
             since_ms: self.engine.now_ms(),
             own: Own::Unchecked,
+            is_suspected: false,
             checked_with: Hearsay::default(),
             again: Instant::now(),
             told: String::new(),
@@ -195,6 +196,7 @@ impl Audits {
             Outcome::Unclear => Own::Unclear,
             _ => Own::Sound,
         };
+        dispute.is_suspected &= dispute.own == Own::Unclear;
         if checked.changes_sum() {
             range.forget();
         }
@@ -238,6 +240,7 @@ impl Audits {
         range.forget();
         if let Some(dispute) = &mut range.dispute {
             dispute.own = Own::Sound;
+            dispute.is_suspected = false;
         }
         self.follow(&mut state);
     }
@@ -307,11 +310,12 @@ impl Audits {
             let Some(mut dispute) = range.dispute.take() else {
                 continue;
             };
-            let is_over = range.unequal().next().is_none()
-                && (dispute.own == Own::Sound
-                    || (dispute.own == Own::Unchecked
-                        && !dispute.told.is_empty()
-                        && range.is_shared()));
+            let is_sound = match dispute.own {
+                Own::Sound => true,
+                Own::Unchecked => !dispute.is_suspected,
+                Own::Unclear => false,
+            };
+            let is_over = is_sound && range.unequal().next().is_none();
             if is_over {
                 tracing::info!(range = number, "a range is no longer disputed");
                 continue;
