@@ -46,3 +46,7 @@ pub mod cli;
 #[cfg(doctest)]
 #[doc = include_str!("../README.md")]
 struct Readme;
+
+/// Tests inside the library use the same support as those beside it, which names it so.
+#[cfg(test)]
+extern crate self as likewise;

@@ -162,6 +162,12 @@ pub const SNAPSHOT_RESUMES_MAX: u32 = 10;
 pub const SNAPSHOT_KEPT: Duration = Duration::from_secs(60);
 /// and for how many of them; the oldest goes first.
 pub const SNAPSHOTS_KEPT_MAX: usize = 4;
+/// Ranges of one audit beyond those of the round: some of those that changed since they were last sent. The others
+/// wait for the next.
+pub const AUDIT_CHANGED_MAX: usize = 32;
+/// Operators' repairs that wait for one another; a further one is refused.
+pub const REPAIRS_WAITING_MAX: usize = 16;
+
 /// Snapshots that a node serves at once; a further one is refused, and asked for again.
 pub const SNAPSHOTS_SERVED_MAX: usize = 2;
 

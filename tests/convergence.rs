@@ -18,6 +18,7 @@ use likewise::log::{LogOptions, Position};
 use likewise::replication::parts;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
+use support::audit::{Found, Said};
 use support::oracle::{NamedDot, NamedVector, Oracle};
 use support::transfer::{Offer, Transfer};
 use support::{Cutting, Machine, Node, add, like, post, unlike, unlike_dots, user};
@@ -26,6 +27,8 @@ const REGIONS: [&str; 3] = ["ap", "eu", "us"];
 const STEPS: usize = 110;
 /// Without a seed, histories are tried for this long.
 const BUDGET: Duration = Duration::from_secs(25);
+/// What was said and is still to be heard.
+const SAID_MAX: usize = 12;
 const HISTORIES_MIN: u64 = 60;
 
 /// A snapshot on its way to a node. When it is whole it will be merged, whatever happens.
@@ -55,6 +58,9 @@ struct World {
     merges: u64,
     /// Snapshots that went on after a break, those of them with another sender, and ranges left out.
     resumed: [u64; 3],
+    /// What nodes said of their ranges, at any moment. It may be heard late.
+    said: Vec<Said>,
+    found: Found,
 }
 
 impl World {
@@ -87,6 +93,8 @@ impl World {
             dense: seed % 2 == 1,
             merges: 0,
             resumed: [0; 3],
+            said: Vec::new(),
+            found: Found::default(),
         }
     }
 
@@ -467,6 +475,25 @@ impl World {
         self.harvest(at).await;
     }
 
+    /// Nodes that hold the same events of a range hold the same entries, whenever they say so.
+    fn audit(&mut self) {
+        self.said
+            .extend(self.nodes.iter().flatten().filter_map(Said::of));
+        let surplus = self.said.len().saturating_sub(SAID_MAX);
+        self.said.drain(..surplus);
+        for said in &self.said {
+            for node in self.nodes.iter().flatten() {
+                let found = said.heard_by(node);
+                let (by, own) = (&said.by, node.engine.own());
+                assert_eq!(found.different, 0, "{own} finds {by} different: {found:?}");
+                if *by != own {
+                    self.found.equal += found.equal;
+                    self.found.not_now += found.not_now;
+                }
+            }
+        }
+    }
+
     fn check(&self) {
         for node in self.nodes.iter().flatten() {
             let covered: NamedVector = node.durable().0.into_iter().collect();
@@ -555,20 +582,24 @@ async fn missing(from: &Node, to: &Node) -> Vec<Bytes> {
     blocks
 }
 
-/// How many snapshots were merged, and what else happened to them.
-async fn history(seed: u64) -> [u64; 4] {
+/// How many snapshots were merged, what else happened to them, and what audits found.
+async fn history(seed: u64) -> ([u64; 4], Found) {
     let mut world = World::new(seed).await;
     for _ in 0..STEPS {
         world.step().await;
         world.check();
+        world.audit();
     }
     world.heal().await;
     world.check_end();
+    world.said.clear();
+    world.audit();
+    assert!(world.found.equal > 0, "{:?}", world.found);
     let [resumed, elsewhere, equal] = world.resumed;
-    [world.merges, resumed, elsewhere, equal]
+    ([world.merges, resumed, elsewhere, equal], world.found)
 }
 
-fn run(seed: u64) -> [u64; 4] {
+fn run(seed: u64) -> ([u64; 4], Found) {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_time()
         .build();
@@ -579,22 +610,24 @@ fn run(seed: u64) -> [u64; 4] {
 fn random_histories_converge_to_what_the_dots_say() {
     if let Ok(seed) = std::env::var("LIKEWISE_SEED") {
         let seed = seed.parse().expect("LIKEWISE_SEED is a number");
-        println!("seed {seed}: {}", told(run(seed)));
+        let (happened, found) = run(seed);
+        println!("seed {seed}: {}; audits: {found:?}", told(happened));
         return;
     }
     let begun = Instant::now();
-    let (mut seed, mut sums) = (0, [0; 4]);
+    let (mut seed, mut sums, mut audits) = (0, [0; 4], 0);
     while seed < HISTORIES_MIN || begun.elapsed() < BUDGET {
         let outcome = std::panic::catch_unwind(|| run(seed));
-        let happened = outcome.unwrap_or_else(|_| {
+        let (happened, found) = outcome.unwrap_or_else(|_| {
             panic!("history {seed} failed; run it alone with LIKEWISE_SEED={seed}")
         });
         for (sum, more) in sums.iter_mut().zip(happened) {
             *sum += more;
         }
+        audits += found.equal;
         seed += 1;
     }
-    println!("{seed} histories: {}", told(sums));
+    println!("{seed} histories: {}; {audits} audits equal", told(sums));
     let [merges, resumed, elsewhere, equal] = sums;
     assert!(merges * 2 > seed, "snapshots must be a part of it");
     assert!(

@@ -11,16 +11,21 @@ use futures_util::StreamExt;
 use likewise::adapters::fixed_membership::FixedMembership;
 use likewise::adapters::system::SeededRandomness;
 use likewise::adapters::tcp::TcpTransport;
+use likewise::crdt::fingerprint::Fingerprint;
 use likewise::engine::Engine;
 use likewise::engine::checkpoint::LogHolds;
+use likewise::engine::mending::{Checked, Hearsay, MendError, Taken};
+use likewise::engine::rebuild::RebuiltRange;
 use likewise::engine::snapshot::{Snapshot, SnapshotOptions, Wanted};
 use likewise::ids::{Region, Replica};
 use likewise::log::LogReader;
+use likewise::replication::audits::Audits;
 use likewise::replication::catch_up::{
     Ask, SnapshotBroken, SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused,
     SnapshotServer, SnapshotStream,
 };
 use likewise::replication::links::{LinkBoard, LinkView};
+use likewise::replication::mending::RangeMender;
 use likewise::replication::session::Agreement;
 use likewise::replication::trust::AllowedRegions;
 use likewise::replication::{
@@ -156,6 +161,27 @@ impl SnapshotReceiver for Received {
     }
 }
 
+/// Nothing is to be mended here.
+struct Unmended;
+
+impl RangeMender for Unmended {
+    fn check(
+        &self,
+        range: usize,
+        hearsay: Hearsay,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Checked, MendError>> + Send + '_>> {
+        panic!("range {range} is disputed: {hearsay:?}");
+    }
+
+    fn take(
+        &self,
+        range: RebuiltRange,
+        _expected: Option<Fingerprint>,
+    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Taken, MendError>> + Send + '_>> {
+        panic!("range {} is disputed", range.range);
+    }
+}
+
 /// A node with its listener, not yet speaking.
 struct Seat {
     node: Arc<Mutex<Node>>,
@@ -189,6 +215,7 @@ impl Seat {
             announce_ms: 100,
             regions: AllowedRegions::default(),
             relay_after_ms: 300,
+            audit_round_ms: 2_000,
             backoff_min_ms: 10,
             backoff_max_ms: 100,
             heartbeat_ms: 300,
@@ -222,6 +249,8 @@ impl Seat {
             links: links.clone(),
             acks: Arc::default(),
             counts: Arc::default(),
+            audits: Audits::new(self.engine.clone(), Arc::default()),
+            mender: Arc::new(Unmended),
         };
         drop(node);
         Speaking {

@@ -13,6 +13,7 @@ use crate::wire::admin::{
     RepairRequest, RepairResponse, RetireRegionRequest, RetireRegionResponse,
 };
 use crate::wire::connections::remote;
+use crate::wire::repairs::read_repair;
 
 /// Lets operators pass: who calls from this machine, where whoever could do so can stop the node as well,
 /// or proved to be one.
@@ -51,8 +52,21 @@ impl AdminService for Admin {
 }
 
 impl Api {
-    async fn repair(&self, _: RepairRequest) -> Result<RepairResponse, Status> {
-        Err(Status::unimplemented("Repair"))
+    /// Takes a range from another region, as an operator decided. Nothing happens if that cannot be done.
+    async fn repair(&self, request: RepairRequest) -> Result<RepairResponse, ApiError> {
+        let own = self.engine.own().region;
+        let (range, from) = read_repair(request, &own)?;
+        let taken = tokio::select! {
+            biased;
+            () = self.shutdown.cancelled() => return Err(ApiError::Stopping),
+            taken = self.audits.repair(range, from) => taken?,
+        };
+        Ok(RepairResponse {
+            range: range as u32,
+            removed: taken.difference.removed,
+            added: taken.difference.added,
+            fingerprint: taken.after.to_string(),
+        })
     }
 }
 

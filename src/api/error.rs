@@ -21,7 +21,8 @@ use crate::engine::read::NotCovered;
 use crate::engine::replicas::TooManyUnseen;
 use crate::engine::watch::TooManyWatchers;
 use crate::engine::write::WriteError;
-use crate::limits::{CLIENT_REPLICAS_MAX, COUNTER_BOUND, TOKEN_ENTRIES_MAX};
+use crate::limits::{CLIENT_REPLICAS_MAX, COUNTER_BOUND, REPAIRS_WAITING_MAX, TOKEN_ENTRIES_MAX};
+use crate::replication::audits::RepairError;
 use crate::replication::regions::CannotRetire;
 use crate::wire::field::FieldError;
 use crate::wire::v1::{BatchError, Reason};
@@ -58,6 +59,9 @@ pub enum ApiError {
     LogPoisoned,
     #[error("the node has no state yet and waits for a peer to give it")]
     Rebuilding,
+    /// A range was not taken from another region.
+    #[error("{0}")]
+    NotRepaired(RepairError),
     #[error("the node is stopping")]
     Stopping,
     #[error(
@@ -117,6 +121,7 @@ impl ApiError {
             Self::DiskFull => Reason::DiskFull,
             Self::LogPoisoned => Reason::LogPoisoned,
             Self::Rebuilding => Reason::Rebuilding,
+            Self::NotRepaired(_) => Reason::RegionUnavailable,
             Self::Stopping => Reason::Stopping,
             Self::NotAllowed => Reason::NotAllowed,
             Self::OutcomeUnknown => Reason::OutcomeUnknown,
@@ -184,13 +189,26 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
             // The engine waits for the next batch; who sees this came between.
-            Refused::BatchFull => Self::Overloaded {
+            Refused::BatchFull | Refused::Frozen => Self::Overloaded {
                 what: "bytes of one commit",
                 max: crate::limits::COMMIT_BYTES_MAX,
             },
             Refused::DiskFull => Self::DiskFull,
             Refused::Poisoned => Self::LogPoisoned,
             Refused::Stopping => Self::Stopping,
+        }
+    }
+}
+
+impl From<RepairError> for ApiError {
+    fn from(error: RepairError) -> Self {
+        match error {
+            RepairError::TooMany => Self::Overloaded {
+                what: "repairs",
+                max: REPAIRS_WAITING_MAX,
+            },
+            RepairError::Stopping => Self::Stopping,
+            RepairError::Failed { .. } => Self::NotRepaired(error),
         }
     }
 }

@@ -36,6 +36,7 @@ use crate::engine::command::{Command, Write};
 use crate::engine::write::Written;
 use crate::engine::{Engine, Serving};
 use crate::limits::EXPLANATIONS_MAX;
+use crate::replication::audits::Audits;
 use crate::replication::links::LinkBoard;
 use crate::replication::regions::RegionBoard;
 
@@ -67,6 +68,7 @@ pub struct Api {
     engine: Arc<Engine>,
     links: Arc<LinkBoard>,
     regions: Arc<RegionBoard>,
+    audits: Arc<Audits>,
     gauges: Arc<dyn Gauges>,
     counts: Arc<Counts>,
     limits: ApiLimits,
@@ -83,7 +85,7 @@ pub struct Api {
 impl Api {
     pub fn new(
         engine: Arc<Engine>,
-        (links, regions): (Arc<LinkBoard>, Arc<RegionBoard>),
+        (links, regions, audits): (Arc<LinkBoard>, Arc<RegionBoard>, Arc<Audits>),
         (gauges, counts): (Arc<dyn Gauges>, Arc<Counts>),
         limits: ApiLimits,
         shutdown: CancellationToken,
@@ -98,6 +100,7 @@ impl Api {
             engine,
             links,
             regions,
+            audits,
             gauges,
             counts,
             limits,

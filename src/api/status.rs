@@ -11,13 +11,15 @@ use crate::api::answers::timestamp;
 use crate::engine::commit::Refused;
 use crate::engine::{Serving, Settlement};
 use crate::ids::{Epoch, Region};
+use crate::replication::audits::DisputeView;
 use crate::replication::links::LinkView;
 use crate::replication::regions::{RegionState, RegionView};
 use crate::replication::session::{Agreement, Standing};
 use crate::wire::v1::cluster_service_server::ClusterService;
 use crate::wire::v1::{
-    self, ExplainPostRequest, ExplainPostResponse, GetStatusRequest, GetStatusResponse, LinkStatus,
-    NodeState, RegionStatus, ReplicaStatus, WaitForRequest, WaitForResponse,
+    self, DivergedRange, ExplainPostRequest, ExplainPostResponse, GetStatusRequest,
+    GetStatusResponse, LinkStatus, NodeState, RegionStatus, ReplicaStatus, WaitForRequest,
+    WaitForResponse,
 };
 
 /// The service of the cluster's state.
@@ -93,7 +95,7 @@ impl Api {
             ),
             started_at: timestamp(self.started_at_ms),
             regions: self.region_statuses(),
-            diverged: Vec::new(),
+            diverged: self.diverged(),
             counts: self.counts(),
         }
     }
@@ -117,6 +119,17 @@ impl Api {
             }
         };
         self.regions.all().into_iter().map(status).collect()
+    }
+
+    fn diverged(&self) -> Vec<DivergedRange> {
+        let disputes = self.audits.disputes().into_iter();
+        let diverged = |dispute: DisputeView| DivergedRange {
+            range: dispute.range as u32,
+            regions: dispute.regions.iter().map(Region::to_string).collect(),
+            since: timestamp(dispute.since_ms),
+            state: dispute.state,
+        };
+        disputes.map(diverged).collect()
     }
 
     fn counts(&self) -> Vec<v1::Count> {

@@ -6,6 +6,7 @@ mod config;
 mod explain;
 mod likers;
 mod regions;
+mod repair;
 mod serve;
 mod status;
 mod verdict;
@@ -67,6 +68,8 @@ enum Command {
     Retire(regions::RetireArgs),
     /// Show nodes and links; exit code 0 converged, 2 degraded, 3 diverged, 1 unreachable
     Status(status::StatusArgs),
+    /// Take a range of posts whole from another region, where two differ and no majority decides
+    Repair(repair::RepairArgs),
     /// Three regions on this machine, with links to cut and nodes to kill
     Demo(demo::DemoArgs),
 }
@@ -200,6 +203,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Wait(args) => block_on(regions::wait(args)),
         Command::Retire(args) => block_on(regions::retire(args)),
         Command::Status(args) => block_on(status::run(args)),
+        Command::Repair(args) => block_on(repair::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
     }
 }

@@ -185,6 +185,17 @@ fn status_json(node: &str, status: &GetStatusResponse) -> Value {
         .collect();
     let links: Vec<Value> = status.links.iter().map(link_json).collect();
     let regions: Vec<Value> = status.regions.iter().map(region_json).collect();
+    let diverged: Vec<Value> = status
+        .diverged
+        .iter()
+        .map(|one| {
+            json!({ "range": one.range, "regions": one.regions, "since": instant(one.since), "state": one.state })
+        })
+        .collect();
+    let counts = status.counts.iter();
+    let counts: serde_json::Map<String, Value> = counts
+        .map(|count| (count.name.clone(), Value::from(count.value)))
+        .collect();
     json!({
         "node": node, "cluster": status.cluster, "region": status.region, "epoch": status.epoch,
         "state": state(status), "settled": status.settled, "fingerprint": status.fingerprint,
@@ -193,6 +204,7 @@ fn status_json(node: &str, status: &GetStatusResponse) -> Value {
         "posts": status.posts, "likers": status.likers,
         "orphan_removals": status.orphan_removals, "log_bytes": status.log_bytes,
         "checkpointed_at": instant(status.checkpointed_at), "warnings": status.warnings,
+        "diverged": diverged, "counts": counts,
         "version": status.version, "started_at": instant(status.started_at),
     })
 }

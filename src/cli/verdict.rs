@@ -3,8 +3,8 @@
 use std::collections::BTreeSet;
 
 use crate::client::ClientError;
-use crate::display::figures::counted;
-use crate::wire::v1::{Agreement, GetStatusResponse, LinkStatus, NodeState};
+use crate::display::figures::{counted, since};
+use crate::wire::v1::{Agreement, DivergedRange, GetStatusResponse, LinkStatus, NodeState};
 
 /// How it stands, from best to worst of what an exit code can say.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -76,6 +76,7 @@ fn alone(status: &GetStatusResponse) -> Vec<(Verdict, String)> {
     } else if !status.settled {
         findings.push((Verdict::Degraded, format!("{region} is merging a snapshot")));
     }
+    findings.extend(status.diverged.iter().map(|range| disputed(region, range)));
     let warnings = status.warnings.iter();
     findings.extend(warnings.map(|warning| (Verdict::Degraded, format!("{region}: {warning}"))));
     let links = status.links.iter().filter(|link| counts(status, link));
@@ -88,6 +89,20 @@ fn counts(status: &GetStatusResponse, link: &LinkStatus) -> bool {
     let mut regions = status.regions.iter();
     let is_retired = regions.any(|region| region.retired && region.region == link.region);
     link.connected || !is_retired
+}
+
+fn disputed(region: &str, disputed: &DivergedRange) -> (Verdict, String) {
+    let with = match disputed.regions.as_slice() {
+        [] => String::new(),
+        regions => format!(" and {}", regions.join(", ")),
+    };
+    let remark = format!(
+        "range {} of {region}{with} differs since {}: {}",
+        disputed.range,
+        since(disputed.since),
+        disputed.state
+    );
+    (Verdict::Diverged, remark)
 }
 
 fn linked(region: &str, link: &LinkStatus) -> Option<(Verdict, String)> {
@@ -257,6 +272,25 @@ mod tests {
         let mut said = node("us", 1, "f");
         said.links.push(link(true, Agreement::Diverged));
         check(vec![said], Verdict::Diverged);
+    }
+
+    #[test]
+    fn a_disputed_range_is_diverged_and_says_with_whom() {
+        let mut disputed = node("us", 1, "f");
+        disputed.diverged.push(DivergedRange {
+            range: 7,
+            regions: vec!["eu".to_owned()],
+            state: "no majority decides".to_owned(),
+            ..DivergedRange::default()
+        });
+        let (verdict, remarks) = judge(&[("us".to_owned(), Ok(disputed))]);
+        assert_eq!(verdict.code(), 3);
+        let remark = &remarks[0];
+        assert!(
+            remark.starts_with("range 7 of us and eu differs since"),
+            "{remark}"
+        );
+        assert!(remark.ends_with("no majority decides"), "{remark}");
     }
 
     #[test]

@@ -6,6 +6,8 @@ use rand::RngCore;
 
 use super::retry::Call;
 use super::{Client, ClientError, RetryElsewhere};
+use crate::wire::admin;
+use crate::wire::admin::admin_service_client::AdminServiceClient;
 use crate::wire::v1;
 use crate::wire::v1::cluster_service_client::ClusterServiceClient;
 use crate::wire::v1::counter_service_client::CounterServiceClient;
@@ -53,6 +55,18 @@ impl Read {
         self.wait.unwrap_or_default()
     }
 }
+
+/// What an operator repairs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum RepairOf {
+    /// The range of this post.
+    Post(String),
+    /// A range, 0 to 255.
+    Range(u32),
+}
+
+/// How long a range may take to come from another region.
+const REPAIR_MAX: Duration = Duration::from_secs(60);
 
 /// A name that no other request has.
 pub fn request_id() -> String {
@@ -259,6 +273,28 @@ impl Client {
         self.run(Call::Read, "", Duration::ZERO, |attempt| async move {
             let mut service = ClusterServiceClient::new(attempt.channel);
             service.get_status(v1::GetStatusRequest {}).await
+        })
+        .await
+    }
+
+    /// Lets the node take a range of posts whole from another region, in place of what it holds. For operators:
+    /// where two regions hold the same events and different state, and no majority decides.
+    pub async fn repair(
+        &self,
+        what: RepairOf,
+        from: &str,
+    ) -> Result<admin::RepairResponse, ClientError> {
+        let what = match what {
+            RepairOf::Post(post) => admin::repair_request::What::Post(post),
+            RepairOf::Range(range) => admin::repair_request::What::Range(range),
+        };
+        self.run(Call::WriteHere, "", REPAIR_MAX, |attempt| {
+            let mut service = AdminServiceClient::new(attempt.channel);
+            let request = admin::RepairRequest {
+                what: Some(what.clone()),
+                from: from.to_owned(),
+            };
+            async move { service.repair(request).await }
         })
         .await
     }

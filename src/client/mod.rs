@@ -33,7 +33,7 @@ mod watch;
 
 pub use batch::Batch;
 pub use builder::{ClientBuilder, RetryElsewhere};
-pub use calls::Read;
+pub use calls::{Read, RepairOf};
 pub use error::{ClientError, FieldViolation, Refusal};
 pub use likers::Likers;
 pub use stream::{BatchAnswer, BatchReceiver, BatchSender, StreamError};

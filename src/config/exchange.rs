@@ -2,7 +2,7 @@
 
 use serde::{Deserialize, Serialize};
 
-use super::{Peers, StaticPeer};
+use super::{Audit, Peers, StaticPeer};
 use crate::address::PeerAddress;
 use crate::ids::Region;
 use crate::replication::trust::AllowedRegions;
@@ -57,7 +57,7 @@ pub struct Replication {
 
 impl Replication {
     /// What replication is told at its start.
-    pub fn options(&self, peers: &Peers, regions: &[Region]) -> ReplicationOptions {
+    pub fn options(&self, peers: &Peers, regions: &[Region], audit: &Audit) -> ReplicationOptions {
         let bytes = |bytes: u64| usize::try_from(bytes).unwrap_or(usize::MAX);
         let endpoint = |peer: &StaticPeer| PeerEndpoint::new(peer.region.clone(), &peer.address);
         ReplicationOptions {
@@ -70,6 +70,7 @@ impl Replication {
             announce_ms: peers.gossip_interval_ms,
             regions: AllowedRegions::only(regions.iter().cloned()),
             relay_after_ms: self.relay_after_ms,
+            audit_round_ms: audit.round_ms,
             backoff_min_ms: self.backoff_min_ms,
             backoff_max_ms: self.backoff_max_ms,
             heartbeat_ms: self.heartbeat_ms,

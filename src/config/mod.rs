@@ -4,6 +4,7 @@
 //! [`load`] is sound; nobody checks it again. This module starts nothing and opens nothing but its file.
 
 mod address;
+mod audit;
 mod exchange;
 mod inspect;
 mod load;
@@ -18,6 +19,7 @@ use std::path::PathBuf;
 use serde::{Deserialize, Serialize};
 
 pub use address::StaticPeer;
+pub use audit::Audit;
 pub use exchange::{Reads, Replication};
 pub use inspect::{Effective, effective, problems};
 pub use load::{ConfigError, ENVIRONMENT_PREFIX, Flag, Sources, load};
@@ -49,6 +51,7 @@ pub struct Config {
     pub engine: Engine,
     pub reads: Reads,
     pub replication: Replication,
+    pub audit: Audit,
     pub logging: Logging,
 }
 
@@ -119,6 +122,10 @@ impl Default for Config {
                 snapshot_log_bytes_max: GIB,
                 snapshot_chunk_bytes: 256 * KIB,
                 catch_up_bytes_per_second: 32 * MIB,
+            },
+            audit: Audit {
+                round_ms: 60_000,
+                scrub_ms: 3_600_000,
             },
             logging: Logging {
                 format: LogFormat::Human,

@@ -253,6 +253,8 @@ impl Config {
 
     fn check_replication(&self, found: &mut Findings) {
         self.check_timing(found);
+        found.within("audit.round_ms", self.audit.round_ms, 100, DAY_MS);
+        found.within("audit.scrub_ms", self.audit.scrub_ms, 100, 30 * DAY_MS);
         let replication = &self.replication;
         let block = replication.block_bytes;
         let block_max = limits::BLOCK_BYTES_MAX as u64;
@@ -490,6 +492,8 @@ mod tests {
         check(|c| c.checkpoint.log_bytes = 2 << 30, "checkpoint.log_bytes");
         check(|c| c.checkpoint.log_bytes = 1 << 20, "checkpoint.log_bytes");
         check(|c| c.checkpoint.interval_ms = 0, "checkpoint.interval_ms");
+        check(|c| c.audit.round_ms = 0, "audit.round_ms");
+        check(|c| c.audit.scrub_ms = 99, "audit.scrub_ms");
         check(
             |c| c.checkpoint.sled_cache_bytes = 0,
             "checkpoint.sled_cache_bytes",

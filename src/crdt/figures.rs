@@ -4,7 +4,7 @@
 //! credited to the replica. So Σ(increments − decrements) = |likers| by construction, also after the
 //! same user liked in two regions that were cut off from each other.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::ReplicaIndex;
@@ -58,6 +58,12 @@ impl Figures {
 
     pub fn touch(&mut self, time_ms: u64) {
         self.updated_at_ms = self.updated_at_ms.max(time_ms);
+    }
+
+    /// Users by the replica that they are credited to, where there are any.
+    pub fn credits(&self) -> impl Iterator<Item = (ReplicaIndex, u64)> {
+        let likes = self.likes.iter().filter(|entry| entry.credited > 0);
+        likes.map(|entry| (entry.replica, entry.credited))
     }
 
     pub fn increments(&self, replica: ReplicaIndex) -> u64 {
@@ -116,6 +122,21 @@ impl Figures {
         }
         let likers = self.likers.checked_add_signed(changes.likers());
         self.likers = likers.expect("never fewer than no likers");
+    }
+
+    /// Credits users anew, from nothing.
+    pub fn recredit(&mut self, credits: &HashMap<ReplicaIndex, u64>) {
+        self.likes.iter_mut().for_each(|entry| entry.credited = 0);
+        for (replica, credited) in credits {
+            self.entry(*replica).credited = *credited;
+        }
+        self.likers = credits.values().sum();
+    }
+
+    /// Damage on purpose: a figure changes and nothing else knows.
+    #[cfg(test)]
+    pub(crate) fn damage(&mut self, replica: ReplicaIndex, increments: u64) {
+        self.entry(replica).increments = increments;
     }
 
     fn find(&self, replica: ReplicaIndex) -> Option<usize> {

@@ -22,6 +22,14 @@ pub struct Liker {
     pub dots: Dots,
 }
 
+impl Liker {
+    /// The same under the hash that its user has.
+    pub fn placed(mut self) -> Self {
+        self.hash = UserHash::of(&self.user).order();
+        self
+    }
+}
+
 /// Likers whose hash lies in one range.
 #[derive(Debug, Clone, Default)]
 struct Bucket {
@@ -220,6 +228,24 @@ impl Likers {
             .next_back()
             .expect("hash in range");
         (*from, self.end_of(*from))
+    }
+
+    /// Whether every liker stands under the hash of its user, in the bucket where it is looked for.
+    pub fn is_placed(&self) -> bool {
+        self.buckets.iter().all(|(from, bucket)| {
+            let to = self.end_of(*from);
+            bucket.table.iter().all(|liker| {
+                liker.hash == UserHash::of(&liker.user).order()
+                    && (*from..=to).contains(&liker.hash)
+                    && !liker.dots.is_empty()
+            })
+        })
+    }
+
+    /// The buckets that stand in a checkpoint as they are: first and last hash, and the likers.
+    pub fn unchanged(&self) -> impl Iterator<Item = (u64, u64, impl Iterator<Item = &Liker>)> {
+        let unchanged = self.buckets.iter().filter(|(_, bucket)| !bucket.changed);
+        unchanged.map(|(from, bucket)| (*from, self.end_of(*from), bucket.table.iter()))
     }
 
     /// Adds a liker that was taken out of another set whole, without any change of figures.

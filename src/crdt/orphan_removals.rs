@@ -6,6 +6,7 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::crdt::dot::Dot;
+use crate::crdt::fingerprint::PostHash;
 use crate::crdt::frontier::Frontier;
 use crate::ids::{PostId, UserId};
 
@@ -41,6 +42,21 @@ impl OrphanRemovals {
         self.by_dot.contains_key(&dot)
     }
 
+    /// The range that the remembered removal of the dot belongs to.
+    pub fn range_of(&self, dot: Dot) -> Option<usize> {
+        let orphan = self.by_dot.get(&dot)?;
+        Some(PostHash::of(&orphan.post).range())
+    }
+
+    /// The ranges of two removals under one dot that bind it to different likes, of which one alone can be true:
+    /// this one's and that of the remembered one. Which is remembered depends on the order in which they came.
+    pub fn claimed_elsewhere(&self, dot: Dot, post: &PostId, user: &UserId) -> Option<[usize; 2]> {
+        let orphan = self.by_dot.get(&dot)?;
+        let is_same = orphan.post == *post && orphan.user == *user;
+        let ranges = [&orphan.post, post].map(|post| PostHash::of(post).range());
+        (!is_same).then_some(ranges)
+    }
+
     /// Remembers a removal. Returns whether it is new; what was known of the dot stays.
     pub fn insert(&mut self, dot: Dot, post: &PostId, user: &UserId) -> bool {
         if self.by_dot.contains_key(&dot) {
@@ -61,6 +77,12 @@ impl OrphanRemovals {
         self.by_dot
             .extract_if(|dot, _| frontier.covers(*dot))
             .collect()
+    }
+
+    /// Those of the posts of one range.
+    pub fn in_range(&self, range: usize) -> impl Iterator<Item = (Dot, &OrphanRemoval)> {
+        self.iter()
+            .filter(move |(_, orphan)| PostHash::of(&orphan.post).range() == range)
     }
 
     /// Keeps those of these posts only.

@@ -147,6 +147,11 @@ impl Checkpointer {
         }
     }
 
+    /// Whether every row is as the last checkpoint meant it, so that memory may be compared with it.
+    pub fn is_sure(&self) -> bool {
+        !self.unsure
+    }
+
     /// Makes a checkpoint and cuts the log.
     pub async fn checkpoint(&mut self) -> Result<CheckpointReport, CheckpointError> {
         if self.engine.settlement() != Settlement::Settled {

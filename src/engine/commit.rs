@@ -33,6 +33,9 @@ pub enum Refused {
     /// The open batch is full; wait for the next.
     #[error("the open batch is full")]
     BatchFull,
+    /// The range of a post is being compared with what the disk says of it; wait until it is done.
+    #[error("the range is frozen")]
+    Frozen,
     #[error("there is no room for another write on the disk")]
     DiskFull,
     #[error("a sync of the log failed; no writes are taken until the node is restarted")]

@@ -16,6 +16,7 @@ use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
 use crate::engine::Engine;
+use crate::engine::audit::{Ledger, touched};
 use crate::engine::commit::{Batch, OutcomeUnknown, Refused, Ticket};
 use crate::engine::post::PostNumber;
 use crate::engine::published::Published;
@@ -51,6 +52,7 @@ impl Committer {
             position,
         };
         let first = committer.published(Ticket(0));
+        *committer.engine.ledger.lock() = Ledger::new(first.clone());
         committer.engine.board.publish(first.clone());
         committer.engine.queue.complete_first(first);
         committer
@@ -89,6 +91,7 @@ impl Committer {
         mut sections: Vec<Section>,
     ) -> Result<(), AppendError> {
         let replicas = self.engine.replicas.all();
+        let touched: Vec<(usize, Dot)> = sections.iter().flat_map(touched).collect();
         let (record, runs) = record_of(&mut sections, &replicas);
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
@@ -103,11 +106,17 @@ impl Committer {
             };
             self.position = self.log.append(records, context).await?.end;
         }
-        self.publish(batch, last, &sections, &runs);
+        self.publish(batch, last, (&sections, &touched), &runs);
         Ok(())
     }
 
-    fn publish(&mut self, batch: &Batch, last: Ticket, sections: &[Section], runs: &[OwnRun]) {
+    fn publish(
+        &mut self,
+        batch: &Batch,
+        last: Ticket,
+        (sections, touched): (&[Section], &[(usize, Dot)]),
+        runs: &[OwnRun],
+    ) {
         for section in sections {
             if let Some(remote) = &section.remote {
                 let last_seq = remote.head.last_seq();
@@ -130,7 +139,16 @@ impl Committer {
         for record in sections.iter().flat_map(|section| &section.requests) {
             self.engine.requests.remember(record, token);
         }
-        self.engine.board.publish(published.clone());
+        {
+            // With the board: whoever saw one of the two finds the other no older.
+            let mut ledger = self.engine.ledger.lock();
+            ledger.note(touched);
+            if sections.iter().any(|section| section.raise.is_some()) {
+                ledger.rebase(published.short.clone());
+            }
+            ledger.publish(published.clone());
+            self.engine.board.publish(published.clone());
+        }
         batch.complete(Ok(published));
         let watched = sections.iter().flat_map(|section| &section.watched);
         self.engine.watchers.mark(watched.map(|post| post.number));

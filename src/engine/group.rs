@@ -274,7 +274,7 @@ impl<'a> Group<'a> {
 
     /// Removed dots whose events are not covered here will arrive, and must be found dead.
     fn remember_orphans(
-        &self,
+        &mut self,
         run: &mut Run<'_>,
         (user, hash): (&UserId, UserHash),
         removed: &[Dot],
@@ -285,8 +285,15 @@ impl<'a> Group<'a> {
         let mut orphans = self.engine.orphans.lock();
         let frontier = self.engine.frontier.read();
         for dot in removed {
-            let covered = dot.replica == self.durable.0 || frontier.covers(*dot);
-            if !covered && orphans.known_mut().insert(*dot, &run.post.id, user) {
+            if dot.replica == self.durable.0 || frontier.covers(*dot) {
+                continue;
+            }
+            let further = orphans.known().claimed_elsewhere(*dot, &run.post.id, user);
+            let ranges = further.into_iter().flatten();
+            self.section
+                .further
+                .extend(ranges.map(|range| (range, *dot)));
+            if orphans.known_mut().insert(*dot, &run.post.id, user) {
                 run.changes.fingerprint += self.context(run.post).orphan_removal(hash, *dot);
             }
         }

@@ -10,24 +10,31 @@
 //! `frontier` → the queue's → the requests' → `regions`. None is held across an await.
 
 pub mod apply;
+pub mod audit;
 pub mod checkpoint;
 pub mod command;
 pub mod commit;
 pub mod committer;
 pub mod completeness;
+#[cfg(test)]
+mod damage;
 pub mod explain;
+mod freeze;
 mod group;
 pub mod likers;
 pub mod lineage;
+pub mod mending;
 pub mod merge;
 pub mod orphans;
 pub mod post;
 pub mod published;
 pub mod read;
+pub mod rebuild;
 pub mod record;
 pub mod recovery;
 pub mod regions;
 pub mod remote;
+pub mod replacement;
 pub mod replicas;
 pub mod requests;
 pub mod rows;
@@ -36,6 +43,8 @@ pub mod section;
 pub mod shard;
 pub mod snapshot;
 pub mod stage;
+#[cfg(test)]
+mod tests;
 pub mod watch;
 pub mod write;
 
@@ -55,9 +64,12 @@ use crate::crdt::event::Block;
 use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, RangeSums, UserHash};
 use crate::crdt::frontier::Frontier;
 use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
+use crate::engine::audit::Ledger;
 use crate::engine::commit::{CommitQueue, CommitWait};
 use crate::engine::completeness::Completeness;
+use crate::engine::freeze::Freezer;
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Directory, Post};
 use crate::engine::published::{Board, Published};
@@ -132,8 +144,13 @@ pub struct Engine {
     regions: Mutex<Regions>,
     /// Innermost too.
     completeness: Mutex<Completeness>,
+    freezer: Freezer,
+    /// Ranges that are disputed, and not known to be right here.
+    doubts: Mutex<RangeSet>,
     queue: CommitQueue,
     board: Board,
+    /// Guards what may be compared with other nodes. The committer brings it up, audits read it.
+    ledger: Mutex<Ledger>,
     requests: Requests,
     watchers: Watchers,
     serving: latest::Sender<Serving>,
@@ -172,6 +189,7 @@ impl Engine {
             items_max: options.request_window_items_max,
             age_max_ms: options.request_window_ms,
         };
+        let nothing = Published::nothing(replicas.all(), own);
         let shards = (0..options.shards).map(|index| Mutex::new(Shard::new(index, options.shards)));
         Self {
             key: FingerprintKey::of(&options.cluster),
@@ -186,8 +204,14 @@ impl Engine {
             floor: RwLock::default(),
             regions: Mutex::default(),
             completeness: Mutex::default(),
+            freezer: Freezer::default(),
+            doubts: Mutex::default(),
             queue: CommitQueue::new(own),
-            board: Board::new(Published::nothing(replicas.all(), own)),
+            ledger: Mutex::new(Ledger::new(Arc::new(Published::nothing(
+                replicas.all(),
+                own,
+            )))),
+            board: Board::new(nothing),
             requests: Requests::new(window),
             watchers: Watchers::new(options.watchers_max),
             serving: latest::Sender::new(Serving::Ready),
@@ -325,6 +349,17 @@ impl Engine {
     /// Reads a block of events, as far as this node knows their kinds.
     pub(crate) fn decode_block(&self, bytes: &[u8]) -> Result<Block, DecodeError> {
         block::decode_up_to(bytes, self.options.dialect.kind_max, &mut &self.replicas)
+    }
+
+    /// Says which ranges are disputed and not known to be right here: nobody is given them.
+    pub fn set_doubts(&self, doubts: RangeSet) {
+        *self.doubts.lock() = doubts;
+    }
+
+    /// One of these ranges that is in doubt.
+    pub fn doubted(&self, ranges: &RangeSet) -> Option<usize> {
+        let doubts = *self.doubts.lock();
+        doubts.iter().find(|range| ranges.contains(*range))
     }
 
     fn lock_all(&self) -> Vec<MutexGuard<'_, Shard>> {

@@ -77,6 +77,11 @@ impl Post {
         self.changes.load(Ordering::Acquire)
     }
 
+    /// The figures were put in place whole.
+    pub(super) fn show_likers(&self, figures: &Figures) {
+        self.likers.store(figures.likers(), Ordering::Release);
+    }
+
     pub fn is_wide(&self) -> bool {
         self.wide.load(Ordering::Acquire)
     }
@@ -113,6 +118,10 @@ impl Post {
     /// Returns whether the figures were unchanged until now.
     pub(super) fn mark_changed(&self) -> bool {
         !self.changed.swap(true, Ordering::AcqRel)
+    }
+
+    pub(super) fn has_changed(&self) -> bool {
+        self.changed.load(Ordering::Acquire)
     }
 
     pub(super) fn take_changed(&self) -> bool {
@@ -233,6 +242,17 @@ impl Directory {
 
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// The posts of one range of the frozen hash, in no order.
+    pub fn in_range(&self, range: usize) -> Vec<Arc<Post>> {
+        let mut found = Vec::new();
+        for part in &self.parts {
+            let part = part.read();
+            let posts = part.values().filter(|post| post.hash.range() == range);
+            found.extend(posts.cloned());
+        }
+        found
     }
 
     /// All posts that were ever written, in the order of their names.

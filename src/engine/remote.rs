@@ -7,7 +7,7 @@ use bytes::Bytes;
 
 use crate::codec::{DecodeError, block};
 use crate::crdt::changes::{Changes, PostContext};
-use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
+use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::UserHash;
@@ -171,6 +171,9 @@ impl Engine {
             .collect();
         let new: Vec<(Dot, &Event)> = decoded.dotted().filter(|(dot, _)| dot.seq > have).collect();
         let mut shards = self.lock_for(&new, &posts);
+        if self.is_frozen(&posts) || self.is_frozen_orphan(new.iter().map(|(dot, _)| *dot)) {
+            return Err(Refused::Frozen);
+        }
         let reserved = reserve()?;
         let replicas = self.replicas.all();
         let mut applier = Applier {
@@ -320,8 +323,24 @@ impl Applier<'_, '_> {
             orphans: orphans.known_mut(),
             further: [self.own, (dot.replica, dot.seq)],
         };
+        let live = likers.dots(user, target.hash);
+        let gone = named.iter().filter(|dot| !live.contains(dot));
+        let gone = gone.filter(|dot| knowledge.covers(**dot)).copied();
+        let gone: Dots = gone.collect();
+        let claimed = named.iter().filter_map(|dot| {
+            let claimed = knowledge
+                .orphans
+                .claimed_elsewhere(*dot, target.post, user)?;
+            Some(claimed.map(|range| (range, *dot)))
+        });
+        self.section.further.extend(claimed.flatten());
         let mut changes = Changes::default();
         merge::remove(likers, context, &mut knowledge, target, named, &mut changes);
+        // Where such a dot is not covered, the same removal leaves an orphan removal.
+        let range = post.hash.range();
+        self.section
+            .further
+            .extend(gone.into_iter().map(|dot| (range, dot)));
         if is_like {
             merge::add(likers, context, &knowledge, target, dot, &mut changes);
         }

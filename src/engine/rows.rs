@@ -220,6 +220,22 @@ impl StoredFigures {
     }
 }
 
+impl StoredFigures {
+    /// Without what counts for nothing, in an order of its own: equal where they mean the same.
+    pub fn essential(mut self) -> Self {
+        self.likes.retain(|(_, increments)| *increments > 0);
+        self.likes.sort_unstable();
+        for (_, entries) in &mut self.counters {
+            entries.retain(|entry| entry.figures() != [0, 0]);
+            entries.sort_unstable_by_key(|entry| entry.replica);
+        }
+        self.counters.retain(|(_, entries)| !entries.is_empty());
+        self.counters.sort_unstable_by(|(a, _), (b, _)| a.cmp(b));
+        self.updated_at_ms = 0;
+        self
+    }
+}
+
 pub fn encode_figures(figures: &StoredFigures, replicas: &Replicas) -> Result<Bytes, RowError> {
     let mut dictionary = Dictionary::default();
     let likes = figures.likes.iter();

@@ -44,6 +44,8 @@ pub struct Section {
     pub predecessors: Option<ShortForm>,
     pub remote: Option<RemoteBlock>,
     pub requests: Vec<RequestRecord>,
+    /// Dots of other ranges' events that decided what the events here did to a range.
+    pub further: Vec<(usize, Dot)>,
     /// Changes of the fingerprint by range.
     pub prints: Vec<(usize, Fingerprint)>,
     /// Posts that changed and are watched.
@@ -51,4 +53,21 @@ pub struct Section {
     pub raise: Option<Raise>,
     /// Replicas that were retired.
     pub retired: Vec<ReplicaIndex>,
+}
+
+impl Section {
+    /// The newest of its events, before the local ones are taken out of it.
+    pub(super) fn last_dot(&self) -> Option<Dot> {
+        if let Some(remote) = &self.remote {
+            return Some(Dot {
+                seq: remote.head.last_seq(),
+                replica: remote.head.replica,
+            });
+        }
+        let first = self.first.filter(|_| !self.local.is_empty())?;
+        Some(Dot {
+            seq: first.seq + self.local.len() as u64 - 1,
+            ..first
+        })
+    }
 }

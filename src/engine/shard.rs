@@ -70,6 +70,12 @@ impl Shard {
         &mut part.likers
     }
 
+    /// Puts other likers in the place of a post's. All of them go into the next checkpoint.
+    pub fn replace(&mut self, post: &Arc<Post>, likers: Likers) {
+        *self.likers_mut(post) = likers;
+        self.mark_changed(post);
+    }
+
     /// Takes a post's likers out, to spread them over all shards.
     pub fn take(&mut self, post: &Post) -> Option<Likers> {
         self.parts.remove(&post.number).map(|part| part.likers)

@@ -105,6 +105,7 @@ impl Engine {
             match refused {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
+                Some(Refused::Frozen) => self.thawed().await,
                 Some(refused) if waits.is_empty() => return Err(WriteError::Refused(refused)),
                 // Part of the batch is on its way: what became of the whole cannot be said. It is waited
                 // for, so that a retry finds what is durable and does not make it again.
@@ -230,6 +231,9 @@ impl Engine {
         let (here, moved): (Vec<usize>, Vec<usize>) = items
             .iter()
             .partition(|at| self.shard_of(&prepared[**at]) == index);
+        if self.is_frozen(here.iter().map(|at| prepared[*at].post)) {
+            return Err(Refused::Frozen);
+        }
         // Read once: were more durable at the second look, a like that needs no number would need one.
         let durable = self.durable_own();
         let events = self.events_needed(&shard, &here, prepared, durable);

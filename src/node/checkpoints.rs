@@ -1,18 +1,27 @@
 //! The checkpointer's worker: a checkpoint by time or by bytes of log, merges of staged snapshots in
 //! between, and a last checkpoint at the end. One thing at a time: a merge takes its own checkpoint.
 
+use std::future::Future;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::counts::Counts;
+use crate::crdt::fingerprint::{Fingerprint, RANGES};
 use crate::engine::checkpoint::{CheckpointError, Checkpointer};
+use crate::engine::commit::Refused;
+use crate::engine::mending::{Checked, Hearsay, MendError, Mender, Outcome, Taken};
 use crate::engine::merge::{MergeError, merge_stage};
+use crate::engine::rebuild::RebuiltRange;
 use crate::engine::stage;
 use crate::engine::{Engine, Settlement};
 use crate::log::LogReader;
 use crate::node::gauges::Warnings;
+use crate::replication::audits::Audits;
+use crate::replication::mending::RangeMender;
 use crate::replication::staged::StagedSnapshot;
 use crate::seams::Files;
 
@@ -25,6 +34,12 @@ const JOBS_MAX: usize = 1;
 
 enum Job {
     Merge(oneshot::Sender<Result<(), MergeError>>),
+    Check(usize, Hearsay, oneshot::Sender<Result<Checked, MendError>>),
+    Take(
+        Box<RebuiltRange>,
+        Option<Fingerprint>,
+        oneshot::Sender<Result<Taken, MendError>>,
+    ),
     Finish(oneshot::Sender<Result<(), CheckpointError>>),
 }
 
@@ -55,11 +70,48 @@ impl Checkpoints {
     }
 }
 
+impl RangeMender for Checkpoints {
+    fn check(
+        &self,
+        range: usize,
+        hearsay: Hearsay,
+    ) -> Pin<Box<dyn Future<Output = Result<Checked, MendError>> + Send + '_>> {
+        Box::pin(async move {
+            let (done, outcome) = oneshot::channel();
+            let sent = self.jobs.send(Job::Check(range, hearsay, done)).await;
+            sent.map_err(|_| Refused::Stopping)?;
+            outcome.await.map_err(|_| Refused::Stopping)?
+        })
+    }
+
+    fn take(
+        &self,
+        range: RebuiltRange,
+        expected: Option<Fingerprint>,
+    ) -> Pin<Box<dyn Future<Output = Result<Taken, MendError>> + Send + '_>> {
+        Box::pin(async move {
+            let (done, outcome) = oneshot::channel();
+            let job = Job::Take(Box::new(range), expected, done);
+            let sent = self.jobs.send(job).await;
+            sent.map_err(|_| Refused::Stopping)?;
+            outcome.await.map_err(|_| Refused::Stopping)?
+        })
+    }
+}
+
 /// When a checkpoint is due.
 #[derive(Debug, Clone, Copy)]
 pub struct Pace {
     pub interval: Duration,
     pub log_bytes: u64,
+    /// In this time all ranges are scrubbed.
+    pub scrub: Duration,
+}
+
+impl Pace {
+    fn scrub_pause(&self) -> Duration {
+        self.scrub / RANGES as u32
+    }
 }
 
 pub struct CheckpointWorker {
@@ -69,6 +121,9 @@ pub struct CheckpointWorker {
     pub log: LogReader,
     pub warnings: Arc<Warnings>,
     pub pace: Pace,
+    pub mender: Mender,
+    pub audits: Arc<Audits>,
+    pub counts: Arc<Counts>,
 }
 
 impl CheckpointWorker {
@@ -80,13 +135,32 @@ impl CheckpointWorker {
 
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut last = (Instant::now(), self.log.synced());
+        let mut scrub = (Instant::now() + self.pace.scrub_pause(), 0);
         loop {
-            match tokio::time::timeout(LOOK_EVERY, jobs.recv()).await {
+            let wait = scrub.0.saturating_duration_since(Instant::now());
+            match tokio::time::timeout(wait.min(LOOK_EVERY), jobs.recv()).await {
                 Ok(None) => return,
                 Ok(Some(Job::Merge(done))) => {
                     let outcome = self.merge().await;
                     if done.send(outcome).is_err() {
                         tracing::debug!("nobody waits for the merge any more");
+                    }
+                }
+                Ok(Some(Job::Check(range, hearsay, done))) => {
+                    let outcome = self.mender.check(range, &hearsay).await;
+                    let rows =
+                        matches!(&outcome, Ok(checked) if checked.outcome == Outcome::RowsMended);
+                    if done.send(outcome).is_err() {
+                        tracing::debug!(range, "nobody waits for the look at a range any more");
+                    }
+                    if rows {
+                        self.checkpoint().await;
+                    }
+                }
+                Ok(Some(Job::Take(range, expected, done))) => {
+                    let outcome = self.mender.take(*range, expected).await;
+                    if done.send(outcome).is_err() {
+                        tracing::debug!("nobody waits for a range that was taken");
                     }
                 }
                 Ok(Some(Job::Finish(done))) => {
@@ -97,6 +171,11 @@ impl CheckpointWorker {
                     return;
                 }
                 Err(_) => {
+                    if scrub.0 <= Instant::now() {
+                        self.scrub(scrub.1).await;
+                        let next = scrub.0 + self.pace.scrub_pause();
+                        scrub = (next.max(Instant::now()), (scrub.1 + 1) % RANGES);
+                    }
                     let grown = self.log.synced().0 - last.1.0;
                     let is_due =
                         last.0.elapsed() >= self.pace.interval || grown >= self.pace.log_bytes;
@@ -142,6 +221,28 @@ impl CheckpointWorker {
             Ok(0) => {}
             Ok(segments_removed) => tracing::info!(segments_removed, "the log is cut"),
             Err(error) => tracing::warn!(%error, "the log is not cut"),
+        }
+    }
+
+    /// Looks at one range. What is not as it should be is told, or written again where that suffices.
+    async fn scrub(&mut self, range: usize) {
+        let is_open = self.engine.queue().closed().is_none();
+        if self.engine.settlement() != Settlement::Settled || !is_open {
+            return;
+        }
+        match self.mender.scrub(range, self.checkpointer.is_sure()).await {
+            Ok(checked) => {
+                self.counts.ranges_scrubbed.one_more();
+                match checked.outcome {
+                    Outcome::Sound => {}
+                    Outcome::RowsMended => {
+                        self.audits.note_rows_mended(&checked);
+                        self.checkpoint().await;
+                    }
+                    _ => self.audits.suspect(&checked),
+                }
+            }
+            Err(error) => tracing::warn!(range, %error, "a range was not looked at"),
         }
     }
 

@@ -11,6 +11,8 @@ mod network;
 mod rebuild;
 mod run;
 pub mod storage;
+#[cfg(test)]
+mod tests;
 
 use std::net::SocketAddr;
 use std::sync::Arc;
@@ -32,6 +34,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{Checkpointer, Kept, LogHolds, Retention};
 use crate::engine::commit::Refused;
 use crate::engine::committer::Committer;
+use crate::engine::mending::Mender;
 use crate::engine::recovery::{EngineSeams, Recovered, RecoveryReport};
 use crate::engine::snapshot::SnapshotOptions;
 use crate::engine::{Engine, EngineOptions, Serving, Settlement};
@@ -41,6 +44,7 @@ use crate::node::checkpoints::{CheckpointWorker, Checkpoints, Pace};
 use crate::node::gauges::{NodeGauges, Warnings};
 use crate::node::storage::Storage;
 use crate::replication::ack_table::AckTable;
+use crate::replication::audits::Audits;
 use crate::replication::catch_up::SnapshotParts;
 use crate::replication::links::LinkBoard;
 use crate::replication::regions::RegionBoard;
@@ -184,6 +188,7 @@ struct Keeping {
     regions: Arc<RegionBoard>,
     warnings: Arc<Warnings>,
     counts: Arc<Counts>,
+    audits: Arc<Audits>,
     checkpoints: Checkpoints,
     workers: Vec<WorkerHandle>,
 }
@@ -219,6 +224,13 @@ impl Keeping {
             retain_bytes: config.log.retain_bytes,
             retain_ms: config.log.retain_ms,
         };
+        let counts: Arc<Counts> = Arc::default();
+        let audits = Audits::new(engine.clone(), counts.clone());
+        let mender = Mender {
+            engine: engine.clone(),
+            store: seams.store.clone(),
+            log: log.clone(),
+        };
         let (store, parts) = (seams.store.clone(), (log.clone(), trimmer));
         let retention = Arc::new(retention);
         let checkpointer =
@@ -232,7 +244,11 @@ impl Keeping {
             pace: Pace {
                 interval: Duration::from_millis(config.checkpoint.interval_ms),
                 log_bytes: config.checkpoint.log_bytes,
+                scrub: Duration::from_millis(config.audit.scrub_ms),
             },
+            mender,
+            audits: audits.clone(),
+            counts: counts.clone(),
         };
         let (checkpoints, checkpointing) = worker.start();
         let (committing, log_failed) = watch_log(committer);
@@ -244,7 +260,8 @@ impl Keeping {
             links,
             regions,
             warnings,
-            counts: Arc::default(),
+            counts,
+            audits,
             checkpoints,
             workers: vec![
                 workers.spawn("log-writer", Box::pin(committing)),
@@ -268,7 +285,11 @@ impl Keeping {
             retain_bytes: config.log.retain_bytes,
         });
         let engine = self.engine.clone();
-        let known = (self.links.clone(), self.regions.clone());
+        let known = (
+            self.links.clone(),
+            self.regions.clone(),
+            self.audits.clone(),
+        );
         let shown = (gauges as Arc<dyn Gauges>, self.counts.clone());
         let api = Api::new(engine, known, shown, api_limits(config), stop);
         let limits = ConnectionLimits {
@@ -309,6 +330,8 @@ impl Keeping {
             links: self.links.clone(),
             acks: self.acks.clone(),
             counts: self.counts.clone(),
+            audits: self.audits.clone(),
+            mender: Arc::new(self.checkpoints.clone()),
         };
         replication::start(parts, options)
     }
@@ -370,9 +393,10 @@ async fn become_ready(
 }
 
 fn replication_options(config: &Config) -> ReplicationOptions {
+    let peers = &config.peers;
     config
         .replication
-        .options(&config.peers, &config.cluster.regions)
+        .options(peers, &config.cluster.regions, &config.audit)
 }
 
 fn api_limits(config: &Config) -> ApiLimits {

@@ -50,6 +50,8 @@ pub enum SnapshotRefused {
     /// Another node may go on with it, or this one later.
     #[error("the node lacks events that the snapshot covers or shows")]
     NotCovered,
+    #[error("the node's state of a range is disputed")]
+    Doubted,
     /// This node never will.
     #[error("the node's log does not reach back to the snapshot's frontier")]
     Gone,

@@ -19,12 +19,13 @@ use crate::codec::{DecodeError, block};
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
+use crate::engine::Engine;
+use crate::engine::audit::Audited;
 use crate::engine::commit::{OutcomeUnknown, Refused, Ticket};
 use crate::engine::published::Published;
 use crate::engine::record::{COMMIT_RECORD, blocks};
 use crate::engine::remote::{Applied, RemoteError};
 use crate::engine::replicas::ReplicaTable;
-use crate::engine::{Engine, Settlement};
 use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
 use crate::log::{LogReader, Position, ReadError, RecordKind};
@@ -77,18 +78,26 @@ impl Knowledge for Engine {
     fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm> {
         Engine::predecessors(self, replica)
     }
+
+    fn audited(&self, ranges: &[usize]) -> Option<Audited> {
+        Engine::audited(self, ranges)
+    }
 }
 
-/// What is durable, with its fingerprint only if no snapshot was being merged before or after.
+/// What is durable, with its fingerprint where the node is settled.
 fn durable(engine: &Engine) -> Durable {
-    let before = engine.settlement();
     let complete_until_ms = engine.complete_until_ms();
-    let published = engine.board().newest();
-    let is_settled = before == Settlement::Settled && engine.settlement() == Settlement::Settled;
-    Durable {
-        fingerprint: is_settled.then(|| published.sums.total()),
-        complete_until_ms,
-        published,
+    match engine.audited(&[]) {
+        Some(Audited { published, .. }) => Durable {
+            fingerprint: Some(published.sums.total()),
+            complete_until_ms,
+            published,
+        },
+        None => Durable {
+            fingerprint: None,
+            complete_until_ms,
+            published: engine.board().newest(),
+        },
     }
 }
 
@@ -185,6 +194,7 @@ impl Driver {
             heartbeat_ms: options.heartbeat_ms,
             silence_ms: options.silence_ms,
             relay_after_ms: options.relay_after_ms,
+            audit_round_ms: options.audit_round_ms,
             window_bytes: options.window_bytes,
             block_bytes: options.block_bytes,
         };
@@ -378,6 +388,11 @@ impl Driver {
                 }));
             }
             Effect::Apply { frame, block } => return self.compare_or_apply(frame, block),
+            Effect::Compared(compared) => {
+                if let Some(place) = &self.place {
+                    self.exchange.audits.note(&place.peer, &compared);
+                }
+            }
             Effect::WantSnapshot { whole_from } => self.want_snapshot(whole_from),
             Effect::Alarm { claimed, made } => {
                 let fresh = self.exchange.engine.rotate_epoch();
@@ -554,7 +569,7 @@ impl Driver {
             }
             Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
             Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
-            Err(RemoteError::Refused(Refused::BatchFull)) => Verdict::Busy,
+            Err(RemoteError::Refused(Refused::BatchFull | Refused::Frozen)) => Verdict::Busy,
             Err(RemoteError::Refused(Refused::DiskFull)) => Verdict::NoRoom,
             Err(RemoteError::Refused(why @ (Refused::Poisoned | Refused::Stopping))) => {
                 Verdict::Stopped(why.to_string())

@@ -6,6 +6,7 @@
 //! engine and the seams, and neither clients nor concrete adapters.
 
 pub mod ack_table;
+pub mod audits;
 pub mod catch_up;
 mod company;
 pub mod complete;
@@ -15,6 +16,7 @@ mod driver;
 pub mod frame;
 mod gossip;
 pub mod links;
+pub mod mending;
 mod news;
 mod pace;
 pub mod parts;
@@ -45,10 +47,12 @@ use crate::engine::Engine;
 use crate::ids::{Region, Replica};
 use crate::log::LogReader;
 use crate::replication::ack_table::AckTable;
+use crate::replication::audits::Audits;
 use crate::replication::catch_up::{CatchUp, SnapshotParts};
 use crate::replication::company::Company;
 use crate::replication::dialer::Target;
 use crate::replication::links::LinkBoard;
+use crate::replication::mending::RangeMender;
 use crate::replication::pace::Pace;
 use crate::replication::trust::AllowedRegions;
 use crate::seams::{Listener, Membership, Randomness, Transport};
@@ -99,6 +103,7 @@ pub struct ReplicationOptions {
     /// Whose nodes may be peers.
     pub regions: AllowedRegions,
     pub relay_after_ms: u64,
+    pub audit_round_ms: u64,
     pub backoff_min_ms: u64,
     pub backoff_max_ms: u64,
     pub heartbeat_ms: u64,
@@ -131,6 +136,8 @@ pub struct ReplicationParts {
     pub links: Arc<LinkBoard>,
     pub acks: Arc<AckTable>,
     pub counts: Arc<Counts>,
+    pub audits: Arc<Audits>,
+    pub mender: Arc<dyn RangeMender>,
 }
 
 /// What the sessions of a node share.
@@ -147,6 +154,8 @@ pub(crate) struct Exchange {
     links: Arc<LinkBoard>,
     acks: Arc<AckTable>,
     counts: Arc<Counts>,
+    audits: Arc<Audits>,
+    mender: Arc<dyn RangeMender>,
     /// What peers that are far behind are sent.
     pace: Pace,
     comparisons: Arc<conflict::Turns>,
@@ -196,6 +205,8 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
         links: parts.links,
         acks: parts.acks,
         counts: parts.counts,
+        audits: parts.audits,
+        mender: parts.mender,
         pace: Pace::new(options.catch_up_bytes_per_second),
         comparisons: Arc::default(),
         answers,
@@ -206,6 +217,7 @@ pub fn start(parts: ReplicationParts, options: ReplicationOptions) -> RunningRep
     let tasks = &exchange.tasks;
     tasks.spawn(server::run(exchange.clone(), parts.listener));
     tasks.spawn(catch_up::run(exchange.clone()));
+    tasks.spawn(mending::run(exchange.clone()));
     tasks.spawn(follow_down(exchange.clone()));
     tasks.spawn(company::follow(exchange.clone()));
     tasks.spawn(company::announce(exchange.clone()));

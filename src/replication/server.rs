@@ -183,9 +183,10 @@ impl ReplicationService for PeerService {
 fn not_begun(refused: SnapshotRefused) -> Status {
     match refused {
         SnapshotRefused::Gone => Status::out_of_range(refused.to_string()),
-        SnapshotRefused::Unsettled | SnapshotRefused::Busy | SnapshotRefused::NotCovered => {
-            Status::unavailable(refused.to_string())
-        }
+        SnapshotRefused::Unsettled
+        | SnapshotRefused::Doubted
+        | SnapshotRefused::Busy
+        | SnapshotRefused::NotCovered => Status::unavailable(refused.to_string()),
     }
 }
 

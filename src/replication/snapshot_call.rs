@@ -10,11 +10,13 @@ use tonic::{Code, Status};
 
 use crate::ids::Replica;
 use crate::limits::PEER_MESSAGE_BYTES_MAX;
-use crate::replication::catch_up::{Ask, SNAPSHOT_SILENCE, SnapshotBroken, SnapshotFault};
+use crate::replication::catch_up::{
+    Ask, SNAPSHOT_SILENCE, SnapshotBroken, SnapshotFault, SnapshotStream,
+};
 use crate::replication::dialer;
 use crate::replication::{Exchange, PeerEndpoint};
-use crate::wire::replication::SnapshotResponse;
 use crate::wire::replication::replication_service_client::ReplicationServiceClient;
+use crate::wire::replication::{SnapshotRequest, SnapshotResponse};
 
 /// How a call failed. Nothing was merged.
 #[derive(Debug, thiserror::Error)]
@@ -34,7 +36,18 @@ pub(super) async fn take(
     (peer, endpoint): (&Replica, &PeerEndpoint),
     ask: Ask,
 ) -> Result<(), CallFailed> {
-    let request = ask.request.clone();
+    let parts = open(exchange, endpoint, ask.request.clone()).await?;
+    let receiver = &exchange.snapshots.receiver;
+    let received = receiver.receive(peer, ask, parts).await;
+    received.map_err(CallFailed::Broken)
+}
+
+/// The parts as they come; the stream fails by itself when the peer falls silent.
+pub(super) async fn open(
+    exchange: &Exchange,
+    endpoint: &PeerEndpoint,
+    request: SnapshotRequest,
+) -> Result<SnapshotStream, CallFailed> {
     let opening = async {
         let connected = dialer::connect(exchange, endpoint).await;
         let connected = connected.map_err(CallFailed::NotBegun)?;
@@ -49,9 +62,7 @@ pub(super) async fn take(
     let opened = opened.map_err(silent)??;
     let parts = Box::pin(opened.into_inner());
     let parts = futures_util::stream::unfold(Some(parts), next_part);
-    let receiver = &exchange.snapshots.receiver;
-    let received = receiver.receive(peer, ask, Box::pin(parts)).await;
-    received.map_err(CallFailed::Broken)
+    Ok(Box::pin(parts))
 }
 
 fn refused(status: Status) -> CallFailed {

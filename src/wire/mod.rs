@@ -6,6 +6,7 @@ pub mod codec;
 pub mod connections;
 pub mod field;
 pub mod regions;
+pub mod repairs;
 pub mod requests;
 
 pub mod frames;

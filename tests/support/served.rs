@@ -9,6 +9,7 @@ use likewise::adapters::simulated_disk::{Latency, Operation};
 use likewise::api::health::Health;
 use likewise::api::server::{ConnectionLimits, ServeError, serve_clients};
 use likewise::api::{Api, ApiLimits, Gauges};
+use likewise::replication::audits::Audits;
 use likewise::replication::links::LinkBoard;
 use likewise::replication::regions::RegionBoard;
 use likewise::seams::Listener;
@@ -95,7 +96,11 @@ pub async fn begin(
     let regions = RegionBoard::new(node.engine.clone(), Arc::default(), links.clone(), []);
     let api = Api::new(
         node.engine.clone(),
-        (links, Arc::new(regions)),
+        (
+            links,
+            Arc::new(regions),
+            Audits::new(node.engine.clone(), Arc::default()),
+        ),
         (Arc::new(FixedGauges), Arc::default()),
         limits,
         shutdown.clone(),

@@ -136,6 +136,12 @@ impl Wanted {
         Self::of(RangeSet::all())
     }
 
+    /// Whether somebody asks for one range to put it in place of their own, and knows what they do: a majority or
+    /// an operator has decided.
+    pub fn is_repair(&self) -> bool {
+        self.ranges.iter().count() == 1 && self.resume.is_none()
+    }
+
     /// The whole of some ranges.
     pub fn of(ranges: RangeSet) -> Self {
         Self {
@@ -151,6 +157,8 @@ impl Wanted {
 pub enum SnapshotError {
     #[error("this node is merging a snapshot itself and holds more than its frontier says")]
     Unsettled,
+    #[error("this node's state of range {range} is disputed, and not known to be right")]
+    Doubted { range: usize },
     /// Another sender may go on, or this one later.
     #[error("this node lacks events that the snapshot covers or shows")]
     NotCovered,

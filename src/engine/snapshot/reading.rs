@@ -80,6 +80,7 @@ impl Snapshot {
         if engine.settlement() != Settlement::Settled {
             return Err(SnapshotError::Unsettled);
         }
+        engine.check_doubts(&wanted)?;
         let from = match &wanted.resume {
             Some(resume) => engine.place_of(resume, &reader)?,
             None => engine.board().newest().position,
@@ -161,6 +162,7 @@ impl Snapshot {
         if self.engine.merges.load(Ordering::Acquire) != self.merges {
             return Err(SnapshotError::Unsettled);
         }
+        self.engine.check_doubts(&self.wanted)?;
         Ok(part)
     }
 
@@ -309,6 +311,14 @@ impl Snapshot {
 }
 
 impl Engine {
+    /// A state that is disputed, and not known to be right, is not given to anybody who would merge it.
+    fn check_doubts(&self, wanted: &Wanted) -> Result<(), SnapshotError> {
+        match self.doubted(&wanted.ranges) {
+            Some(range) if !wanted.is_repair() => Err(SnapshotError::Doubted { range }),
+            _ => Ok(()),
+        }
+    }
+
     /// From where this node's log holds everything beyond the F of a broken snapshot.
     fn place_of(&self, resume: &Resume, reader: &LogReader) -> Result<Position, SnapshotError> {
         let durable = self.board().newest();

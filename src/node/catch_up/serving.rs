@@ -131,6 +131,7 @@ fn refusal(error: &SnapshotError) -> SnapshotRefused {
     match error {
         SnapshotError::NotCovered => SnapshotRefused::NotCovered,
         SnapshotError::Cut | SnapshotError::TooMuchLog { .. } => SnapshotRefused::Gone,
+        SnapshotError::Doubted { .. } => SnapshotRefused::Doubted,
         SnapshotError::Unsettled
         | SnapshotError::Log(_)
         | SnapshotError::Tail(_)

@@ -11,6 +11,7 @@ use crate::crdt::dot::{ReplicaIndex, Replicas};
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::ShortForm;
 use crate::crdt::version_vector::VersionVector;
+use crate::engine::audit::Audited;
 use crate::engine::published::Published;
 use crate::engine::replicas::ReplicaTable;
 use crate::ids::{ClusterId, Region, Replica};
@@ -34,6 +35,8 @@ pub struct Settings {
     pub heartbeat_ms: u64,
     pub silence_ms: u64,
     pub relay_after_ms: u64,
+    /// In this time all ranges are compared.
+    pub audit_round_ms: u64,
     pub window_bytes: usize,
     pub block_bytes: usize,
 }
@@ -47,6 +50,9 @@ pub trait Knowledge: Send + Sync {
 
     /// The predecessors of a replica whose first event is applied here.
     fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm>;
+
+    /// Ranges as they are durable, of one instant; none while the node is not settled.
+    fn audited(&self, ranges: &[usize]) -> Option<Audited>;
 
     fn replicas(&self) -> Arc<Replicas> {
         self.table().all()
@@ -218,6 +224,8 @@ pub enum Effect {
     WantSnapshot {
         whole_from: ShortForm,
     },
+    /// Ranges were compared with the peer's.
+    Compared(Vec<Compared>),
     /// Somebody else runs under this node's identity: go on under a fresh replica.
     Alarm {
         claimed: u64,
@@ -232,6 +240,27 @@ pub enum Effect {
         reason: CloseReason,
         message: String,
     },
+}
+
+/// The sums of a range, of nodes that have applied the same events of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Compared {
+    pub range: usize,
+    pub ours: Fingerprint,
+    pub theirs: Fingerprint,
+}
+
+impl Compared {
+    pub fn is_equal(&self) -> bool {
+        self.ours == self.theirs
+    }
+
+    /// By how much the peer's sum differs.
+    pub fn difference(&self) -> Fingerprint {
+        let mut difference = self.theirs;
+        difference -= self.ours;
+        difference
+    }
 }
 
 /// How a peer's state compares with this node's.

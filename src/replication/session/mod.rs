@@ -4,6 +4,7 @@
 //! that the machine asked for, and the engine's verdict on a block as [`Verdict`]. Nothing but what is
 //! durable leaves. `docs/protocol.md` describes the exchange.
 
+mod auditing;
 mod effect;
 mod lag;
 mod passing;
@@ -17,15 +18,19 @@ use std::collections::HashSet;
 use std::sync::Arc;
 
 pub use effect::{
-    Agreement, Cursor, Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece,
-    LogSurvey, Said, Settings, Standing, Verdict,
+    Agreement, Compared, Cursor, Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault,
+    LogPiece, LogSurvey, Said, Settings, Standing, Verdict,
 };
 
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::frontier::ShortForm;
+use crate::engine::audit::RangeState;
 use crate::engine::published::Published;
 use crate::ids::Replica;
-use crate::replication::frame::{Acknowledge, CloseReason, Described, Entries, Frame, Hello};
+use crate::replication::frame::{
+    Acknowledge, Audit, CloseReason, Described, Entries, Frame, Hello, RangeAudit,
+};
+use crate::replication::session::auditing::Auditing;
 use crate::replication::session::lag::Lag;
 use crate::replication::session::passing::Passing;
 use crate::replication::session::peer::Peer;
@@ -82,6 +87,7 @@ pub struct Session {
     receiving: Receiving,
     passing: Passing,
     lag: Lag,
+    auditing: Auditing,
     told: Told,
     /// Replicas whose lineage the peer has been told.
     described: HashSet<ReplicaIndex>,
@@ -101,6 +107,7 @@ impl Session {
         let own = knowledge.replicas().id(index).clone();
         Self {
             sending: Sending::new(&settings),
+            auditing: Auditing::new(settings.audit_round_ms),
             settings,
             knowledge,
             own: (own, index),
@@ -143,7 +150,8 @@ impl Session {
         }
         let tell = (!self.is_backlogged).then(|| self.tell_due_ms());
         let sample = self.sending.sample_due_ms(&self.durable);
-        let others = [tell, sample, self.receiving.due_ms()];
+        let audit = (!self.is_backlogged).then(|| self.auditing.due_ms());
+        let others = [tell, sample, audit, self.receiving.due_ms()];
         others.into_iter().flatten().fold(silence, u64::min)
     }
 
@@ -188,6 +196,9 @@ impl Session {
     }
 
     fn agreement(&self, peer: &Peer) -> Agreement {
+        if self.auditing.differs() {
+            return Agreement::Diverged;
+        }
         if !peer.is_described {
             return Agreement::Unknown;
         }
@@ -284,7 +295,7 @@ impl Session {
             Frame::Hello(_) => Err(Fault::protocol("a second Hello")),
             Frame::Events { frame, block } => self.receiving.handle_events(frame, block, effects),
             Frame::Acknowledge(acknowledge) => self.handle_acknowledge(acknowledge, effects),
-            Frame::Audit(_) => Ok(()),
+            Frame::Audit(audit) => self.handle_audit(audit, now_ms, effects),
             Frame::Withhold { replicas } => {
                 let replicas = self.indexed(&replicas, effects)?;
                 self.sending.withhold(replicas);
@@ -325,6 +336,69 @@ impl Session {
         self.sending.handle_acknowledged(frame);
         self.follow(fell, effects);
         Ok(())
+    }
+
+    fn handle_audit(
+        &mut self,
+        audit: Audit,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        let mut ranges = Vec::with_capacity(audit.ranges.len());
+        for RangeAudit {
+            range,
+            sum,
+            changed,
+        } in audit.ranges
+        {
+            let changed = self.indexed(&changed, effects)?;
+            ranges.push(RangeState {
+                range,
+                sum,
+                changed,
+            });
+        }
+        let (known, fell) = self.learn(&audit.frontier, audit.lineage, 0, effects)?;
+        self.follow(fell, effects);
+        if known {
+            let peer = self.peer.as_ref().expect("open");
+            self.auditing.handle(peer.acked.clone(), ranges, now_ms);
+        }
+        Ok(())
+    }
+
+    /// Compares what came, and sends what is due.
+    fn audit(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let compared = self.auditing.compare(self.knowledge.as_ref(), now_ms);
+        if !compared.is_empty() {
+            effects.push(Effect::Compared(compared));
+        }
+        if self.is_backlogged {
+            return;
+        }
+        let ranges = self.auditing.take_due(&self.durable.published, now_ms);
+        if ranges.is_empty() {
+            return;
+        }
+        let Some(audited) = self.knowledge.audited(&ranges) else {
+            return;
+        };
+        self.auditing.note_sent(&audited.ranges);
+        let short = &audited.published.short;
+        let audit = Audit {
+            frontier: self.named(short),
+            lineage: self.describe(short),
+            ranges: audited
+                .ranges
+                .iter()
+                .map(|state| RangeAudit {
+                    range: state.range,
+                    sum: state.sum,
+                    changed: self.named(&state.changed),
+                })
+                .collect(),
+        };
+        effects.push(Effect::Send(Frame::Audit(audit)));
     }
 
     fn handle_hello(
@@ -517,6 +591,8 @@ impl Session {
         self.lag
             .drop_covered(&self.durable.published, &peer.acked, now_ms);
         self.sending.sample(&self.durable, now_ms);
+        self.audit(now_ms, effects);
+        let peer = self.peer.as_mut().expect("open");
         if !self.is_backlogged {
             let replicas = self.knowledge.replicas();
             let region = &self.own.0.region;

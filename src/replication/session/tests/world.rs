@@ -13,6 +13,7 @@ use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::{Fingerprint, RangeSums};
 use crate::crdt::frontier::{Frontier, ShortForm};
 use crate::crdt::version_vector::VersionVector;
+use crate::engine::audit::Audited;
 use crate::engine::commit::Ticket;
 use crate::engine::published::Published;
 use crate::engine::replicas::ReplicaTable;
@@ -49,6 +50,7 @@ pub fn settings() -> Settings {
         heartbeat_ms: 1_000,
         silence_ms: 4_000,
         relay_after_ms: 1_000,
+        audit_round_ms: 60_000,
         window_bytes: 4_096,
         block_bytes: 512,
     }
@@ -89,6 +91,11 @@ impl Knowledge for Node {
 
     fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm> {
         self.inner.lock().frontier.lineage().get(replica).cloned()
+    }
+
+    /// Audits are tested by themselves, and with whole nodes.
+    fn audited(&self, _ranges: &[usize]) -> Option<Audited> {
+        None
     }
 }
 
@@ -389,6 +396,7 @@ impl End {
                 return Some(Input::Applied(verdict));
             }
             Effect::WantSnapshot { whole_from } => self.wants.push(whole_from),
+            Effect::Compared(_) => {}
             Effect::Alarm { .. } => self.alarms += 1,
             Effect::Close { reason, message } | Effect::ClosedByPeer { reason, message } => {
                 self.ended = Some((reason, message));

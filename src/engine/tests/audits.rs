@@ -1,0 +1,1 @@
+//! Audits between real engines at any moment of any history never report a difference.

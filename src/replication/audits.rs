@@ -1,0 +1,449 @@
+//! What audits and scrubs found: which ranges are disputed, with whom, and what is to be done about each.
+//!
+//! Decides by the rules of `docs/architecture.md`, "Audit and repair"; does nothing itself. Sessions and the
+//! scrub tell what they found, `mending` asks for work and tells what became of it, status shows it.
+
+use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+use tokio::sync::{Notify, oneshot};
+use tokio::time::Instant;
+
+use crate::counts::Counts;
+use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::ranges::RangeSet;
+use crate::engine::Engine;
+use crate::engine::mending::{Checked, Hearsay, Outcome, Taken};
+use crate::ids::{Region, Replica};
+use crate::limits::REPAIRS_WAITING_MAX;
+use crate::replication::session::Compared;
+
+/// The pause before what could not be done is tried again.
+const AGAIN_AFTER: Duration = Duration::from_secs(1);
+
+/// What a region was last known to hold of a range, compared with the sum kept here.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Heard {
+    Equal,
+    /// By how much its sum differs.
+    Different(Fingerprint),
+    /// It differed before the range was changed here; it has not said anything since.
+    Before,
+}
+
+/// What this node knows of its own state of a disputed range.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Own {
+    /// Not looked at since the dispute began.
+    Unchecked,
+    /// Memory, kept sum, checkpoint and log agree.
+    Sound,
+    /// They do not, and this node alone cannot tell which is right.
+    Unclear,
+}
+
+struct Dispute {
+    since_ms: u64,
+    own: Own,
+    /// The scrub found that the entries are not those of the kept sum, and nothing was put right since.
+    is_suspected: bool,
+    /// Heard when the state was last looked at.
+    checked_with: Hearsay,
+    again: Instant,
+    /// What was last logged of it.
+    told: String,
+}
+
+#[derive(Default)]
+struct Range {
+    heard: BTreeMap<Region, Heard>,
+    dispute: Option<Dispute>,
+}
+
+/// A disputed range, as status shows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct DisputeView {
+    pub range: usize,
+    pub regions: Vec<Region>,
+    pub since_ms: u64,
+    /// What is done about it.
+    pub state: String,
+}
+
+/// Why a range was not taken from another region. Nothing was changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum RepairError {
+    #[error("{REPAIRS_WAITING_MAX} repairs wait already")]
+    TooMany,
+    #[error("range {range} was not taken from {from}: {why}")]
+    Failed {
+        range: usize,
+        from: Region,
+        why: String,
+    },
+    #[error("the node is stopping")]
+    Stopping,
+}
+
+/// Where the outcome of an operator's repair goes.
+pub(super) type Answer = oneshot::Sender<Result<Taken, RepairError>>;
+
+/// What is to be done next.
+pub(super) enum Work {
+    /// Compare the range with this node's checkpoint and log.
+    Check { range: usize, hearsay: Hearsay },
+    /// Take the range from a region.
+    Take {
+        range: usize,
+        from: Region,
+        /// By how much the kept sum will change, unless an operator chose.
+        expected: Option<Fingerprint>,
+        answer: Option<Answer>,
+    },
+}
+
+#[derive(Default)]
+struct State {
+    ranges: BTreeMap<usize, Range>,
+    /// Operators' repairs. At most [`REPAIRS_WAITING_MAX`]; a further one is refused.
+    repairs: VecDeque<(usize, Region, Answer)>,
+}
+
+pub struct Audits {
+    engine: Arc<Engine>,
+    counts: Arc<Counts>,
+    /// Guards what was found. Never held while anything waits.
+    state: Mutex<State>,
+    pub(super) work: Notify,
+}
+
+impl Audits {
+    pub fn new(engine: Arc<Engine>, counts: Arc<Counts>) -> Arc<Self> {
+        Arc::new(Self {
+            engine,
+            counts,
+            state: Mutex::default(),
+            work: Notify::new(),
+        })
+    }
+
+    /// A session compared ranges with its peer's.
+    pub(super) fn note(&self, peer: &Replica, compared: &[Compared]) {
+        let mut state = self.state.lock();
+        for one in compared {
+            let range = state.ranges.entry(one.range).or_default();
+            let heard = match one.is_equal() {
+                true => Heard::Equal,
+                false => Heard::Different(one.difference()),
+            };
+            range.heard.insert(peer.region.clone(), heard);
+            if !one.is_equal() && range.dispute.is_none() {
+                self.counts.ranges_diverged.one_more();
+                let own = self.engine.own();
+                tracing::error!(
+                    range = one.range, ours = %one.ours, theirs = %one.theirs,
+                    "{} and {} hold the same events of a range and different state",
+                    own.region, peer.region
+                );
+                range.dispute = Some(self.dispute());
+            }
+        }
+        self.follow(&mut state);
+    }
+
+    /// The scrub found that entries and kept sum do not agree.
+    pub fn suspect(&self, checked: &Checked) {
+        let mut state = self.state.lock();
+        let range = state.ranges.entry(checked.range).or_default();
+        if range.dispute.is_none() {
+            tracing::error!(
+                range = checked.range, memory = %checked.memory, kept = %checked.kept,
+                "{}: the entries of a range are not those that its changes made",
+                self.engine.own().region
+            );
+            range.dispute = Some(self.dispute());
+        }
+        if let Some(dispute) = &mut range.dispute {
+            dispute.own = Own::Unchecked;
+            dispute.is_suspected = true;
+        }
+        self.follow(&mut state);
+    }
+
+    fn dispute(&self) -> Dispute {
+        Dispute {
+            since_ms: self.engine.now_ms(),
+            own: Own::Unchecked,
+            is_suspected: false,
+            checked_with: Hearsay::default(),
+            again: Instant::now(),
+            told: String::new(),
+        }
+    }
+
+    /// What this node's checkpoint and log say of a disputed range.
+    pub(super) fn note_checked(&self, hearsay: Hearsay, checked: &Checked) {
+        let mut state = self.state.lock();
+        let range = state.ranges.entry(checked.range).or_default();
+        self.say_checked(checked);
+        let Some(dispute) = &mut range.dispute else {
+            return;
+        };
+        dispute.checked_with = hearsay;
+        dispute.own = match checked.outcome {
+            Outcome::Unclear => Own::Unclear,
+            _ => Own::Sound,
+        };
+        dispute.is_suspected &= dispute.own == Own::Unclear;
+        if checked.changes_sum() {
+            range.forget();
+        }
+        self.follow(&mut state);
+    }
+
+    fn say_checked(&self, checked: &Checked) {
+        let Checked {
+            range,
+            memory,
+            kept,
+            outcome,
+            ..
+        } = *checked;
+        let rebuilt = checked.rebuilt.map(|sum| sum.to_string());
+        let what = match outcome {
+            Outcome::Sound | Outcome::Unclear => return,
+            Outcome::MemoryMended => "memory was put right from checkpoint and log",
+            Outcome::RowsMended => "the rows of the checkpoint are written again",
+            Outcome::SumMended => "the kept sum was put right",
+        };
+        self.counts.ranges_mended.one_more();
+        tracing::warn!(range, %memory, %kept, ?rebuilt, "{}: {what}", self.engine.own().region);
+    }
+
+    /// Rows were damaged, and memory is known to be right: the scrub has seen to it.
+    pub fn note_rows_mended(&self, checked: &Checked) {
+        self.say_checked(checked);
+    }
+
+    /// What became of a range that was to be taken.
+    pub(super) fn note_taken(&self, from: &Region, taken: &Taken) {
+        self.counts.ranges_mended.one_more();
+        tracing::warn!(
+            range = taken.range, before = %taken.before, after = %taken.after,
+            removed = taken.difference.removed, added = taken.difference.added,
+            "{} has taken a range from {from}", self.engine.own().region
+        );
+        let mut state = self.state.lock();
+        let range = state.ranges.entry(taken.range).or_default();
+        range.forget();
+        if let Some(dispute) = &mut range.dispute {
+            dispute.own = Own::Sound;
+            dispute.is_suspected = false;
+        }
+        self.follow(&mut state);
+    }
+
+    /// It is tried again in a moment.
+    pub(super) fn note_failed(&self, range: usize) {
+        let mut state = self.state.lock();
+        let dispute = state.ranges.get_mut(&range);
+        if let Some(dispute) = dispute.and_then(|range| range.dispute.as_mut()) {
+            dispute.again = Instant::now() + AGAIN_AFTER;
+        }
+    }
+
+    /// An operator chooses the region that is right.
+    pub async fn repair(&self, range: usize, from: Region) -> Result<Taken, RepairError> {
+        let (answer, outcome) = oneshot::channel();
+        {
+            let mut state = self.state.lock();
+            if state.repairs.len() >= REPAIRS_WAITING_MAX {
+                return Err(RepairError::TooMany);
+            }
+            state.repairs.push_back((range, from, answer));
+        }
+        self.work.notify_one();
+        outcome.await.unwrap_or(Err(RepairError::Stopping))
+    }
+
+    /// The disputed ranges.
+    pub fn disputes(&self) -> Vec<DisputeView> {
+        let state = self.state.lock();
+        let disputed = state.ranges.iter().filter_map(|(number, range)| {
+            let dispute = range.dispute.as_ref()?;
+            Some(DisputeView {
+                range: *number,
+                regions: range.unequal().cloned().collect(),
+                since_ms: dispute.since_ms,
+                state: range.told(*number, dispute),
+            })
+        });
+        disputed.collect()
+    }
+
+    /// The next thing to do, if there is one now.
+    pub(super) fn next(&self, now: Instant) -> Option<Work> {
+        let mut state = self.state.lock();
+        while let Some((range, from, answer)) = state.repairs.pop_front() {
+            if !answer.is_closed() {
+                return Some(Work::Take {
+                    range,
+                    from,
+                    expected: None,
+                    answer: Some(answer),
+                });
+            }
+        }
+        let mut works = state.ranges.iter().filter_map(|(number, range)| {
+            let dispute = range.dispute.as_ref()?;
+            (dispute.again <= now).then(|| range.work(*number, dispute))?
+        });
+        works.next()
+    }
+
+    /// After anything was told: closes what is over, and says what is in doubt.
+    fn follow(&self, state: &mut State) {
+        let mut doubts = RangeSet::default();
+        for (number, range) in &mut state.ranges {
+            let Some(mut dispute) = range.dispute.take() else {
+                continue;
+            };
+            let is_sound = match dispute.own {
+                Own::Sound => true,
+                Own::Unchecked => !dispute.is_suspected,
+                Own::Unclear => false,
+            };
+            let is_over = is_sound && range.unequal().next().is_none();
+            if is_over {
+                tracing::info!(range = number, "a range is no longer disputed");
+                continue;
+            }
+            let told = range.told(*number, &dispute);
+            if dispute.told != told {
+                tracing::warn!(range = number, "{}: {told}", self.engine.own().region);
+                dispute.told = told;
+            }
+            if !range.is_known_right(&dispute) {
+                doubts.insert(*number);
+            }
+            range.dispute = Some(dispute);
+        }
+        self.engine.set_doubts(doubts);
+        self.work.notify_one();
+    }
+}
+
+impl Range {
+    fn unequal(&self) -> impl Iterator<Item = &Region> {
+        let unequal = self
+            .heard
+            .iter()
+            .filter(|(_, heard)| **heard != Heard::Equal);
+        unequal.map(|(region, _)| region)
+    }
+
+    fn is_shared(&self) -> bool {
+        self.heard.values().any(|heard| *heard == Heard::Equal)
+    }
+
+    /// The range was changed here: what was heard before tells who must speak again.
+    fn forget(&mut self) {
+        self.heard.retain(|_, heard| *heard != Heard::Equal);
+        self.heard
+            .values_mut()
+            .for_each(|heard| *heard = Heard::Before);
+    }
+
+    /// Regions that share this node's state, itself included.
+    fn supporters(&self) -> usize {
+        let equal = self.heard.values().filter(|heard| **heard == Heard::Equal);
+        1 + equal.count()
+    }
+
+    /// The largest group of regions that differ from this node by the same.
+    fn against(&self) -> (Option<Fingerprint>, Vec<&Region>) {
+        let mut groups: BTreeMap<[u8; 16], (Fingerprint, Vec<&Region>)> = BTreeMap::new();
+        for (region, heard) in &self.heard {
+            if let Heard::Different(by) = heard {
+                let group = groups.entry(by.to_bytes()).or_insert((*by, Vec::new()));
+                group.1.push(region);
+            }
+        }
+        let largest = groups
+            .into_values()
+            .max_by_key(|(_, regions)| regions.len());
+        largest.map_or((None, Vec::new()), |(by, regions)| (Some(by), regions))
+    }
+
+    /// At least two regions hold something else in common, and more than hold what is here.
+    fn majority(&self) -> Option<(&Region, Fingerprint)> {
+        let (by, regions) = self.against();
+        let wins = regions.len() >= 2 && regions.len() > self.supporters();
+        wins.then(|| Some((*regions.first()?, by?)))?
+    }
+
+    fn is_known_right(&self, dispute: &Dispute) -> bool {
+        let supporters = self.supporters();
+        dispute.own == Own::Sound && supporters >= 2 && supporters > self.against().1.len()
+    }
+
+    fn hearsay(&self) -> Hearsay {
+        let differences = self.heard.values().filter_map(|heard| match heard {
+            Heard::Different(by) => Some(*by),
+            Heard::Equal | Heard::Before => None,
+        });
+        Hearsay {
+            is_shared: self.is_shared(),
+            differences: differences.collect(),
+        }
+    }
+
+    fn work(&self, range: usize, dispute: &Dispute) -> Option<Work> {
+        let hearsay = self.hearsay();
+        let take = |from: &Region, by| Work::Take {
+            range,
+            from: from.clone(),
+            expected: Some(by),
+            answer: None,
+        };
+        match dispute.own {
+            Own::Unchecked => Some(Work::Check { range, hearsay }),
+            Own::Sound => self.majority().map(|(from, by)| take(from, by)),
+            Own::Unclear => match self.heard.iter().find(|(_, heard)| **heard == Heard::Equal) {
+                // It has the sum that this node's entries should have.
+                Some((from, _)) => Some(take(from, Fingerprint::default())),
+                None if hearsay != dispute.checked_with => Some(Work::Check { range, hearsay }),
+                None => self.majority().map(|(from, by)| take(from, by)),
+            },
+        }
+    }
+
+    /// What is done about it, in words.
+    fn told(&self, range: usize, dispute: &Dispute) -> String {
+        let (_, against) = self.against();
+        match dispute.own {
+            Own::Unchecked => "being compared with this node's checkpoint and log".to_owned(),
+            _ if self.heard.values().any(|heard| *heard == Heard::Before) => {
+                "put right here; the other regions have not compared it yet".to_owned()
+            }
+            Own::Unclear if self.is_shared() => {
+                "memory, checkpoint and log do not agree here; taken from a region whose sum is right".to_owned()
+            }
+            Own::Unclear if self.majority().is_none() => format!(
+                "memory, checkpoint and log do not agree here, and no other region decides; choose one with \
+                 `likewise repair --range {range} --from REGION`"
+            ),
+            _ if self.majority().is_some() => {
+                format!("taken from {}: {} regions agree on it", against[0], against.len())
+            }
+            Own::Sound if self.is_known_right(dispute) => {
+                "this node agrees with most regions; the others are to take it".to_owned()
+            }
+            _ => format!(
+                "no majority decides: choose who is right with `likewise repair --range {range} --from REGION`"
+            ),
+        }
+    }
+}
