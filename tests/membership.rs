@@ -9,6 +9,7 @@ use bytes::Bytes;
 use likewise::adapters::chitchat_membership::datagram::{Datagram, Delta, Digest, NodeName, Value};
 use likewise::ids::{ClusterId, Epoch, Region, Replica};
 use likewise::limits::{GOSSIP_DATAGRAM_BYTES_MAX, GOSSIP_NODES_MAX};
+use likewise::versions::Dialect;
 use likewise::wire::gossip::{write_datagram, write_hello};
 use likewise::wire::replication::replication_service_client::ReplicationServiceClient;
 use likewise::wire::replication::{GossipMessage, GossipRequest, GossipResponse};
@@ -157,7 +158,11 @@ impl Stranger {
 
     async fn call(node: &Node, cluster: &str) -> Result<Self, Status> {
         let cluster = ClusterId::new(cluster).expect("valid");
-        Self::begin(node, write_hello(&cluster, &Self::replica())).await
+        Self::begin(
+            node,
+            write_hello(&Dialect::default(), &cluster, &Self::replica()),
+        )
+        .await
     }
 
     async fn begin(node: &Node, first: GossipMessage) -> Result<Self, Status> {
@@ -326,7 +331,13 @@ async fn who_does_not_say_who_they_are_is_not_heard() {
     assert_eq!(nameless.refusal().await.code(), Code::InvalidArgument);
     let twice = Stranger::call(&eu, "test").await.expect("taken");
     let cluster = ClusterId::new("test").expect("valid");
-    twice.say(write_hello(&cluster, &Stranger::replica())).await;
+    twice
+        .say(write_hello(
+            &Dialect::default(),
+            &cluster,
+            &Stranger::replica(),
+        ))
+        .await;
     assert_eq!(twice.refusal().await.code(), Code::InvalidArgument);
     let long = Stranger::call(&eu, "test").await.expect("taken");
     long.send(vec![0; GOSSIP_DATAGRAM_BYTES_MAX + 1]).await;

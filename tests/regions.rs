@@ -137,11 +137,12 @@ async fn who_was_met_last_is_in_checkpoints() {
             .map(|met| all.id(*met).clone())
             .collect()
     };
-    assert_eq!(met(&a), [new.clone()], "what was met here counts for more");
+    let newest = vec![new.clone()];
+    assert_eq!(met(&a), newest, "what was met here counts for more");
     a.checkpointer.checkpoint().await.expect("stored");
     a.kill().await;
     let a = machine.start().await;
-    assert_eq!(met(&a), [new.clone()]);
+    assert_eq!(met(&a), newest);
     a.engine
         .retire(&BTreeSet::from([new]))
         .await

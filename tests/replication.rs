@@ -1,5 +1,7 @@
 //! Whole nodes on simulated disks that speak to each other over real connections on loopback.
 
+#[path = "support/replicating.rs"]
+mod replicating;
 mod support;
 
 use std::future::pending;
@@ -8,30 +10,19 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use futures_util::StreamExt;
-use likewise::adapters::fixed_membership::FixedMembership;
-use likewise::adapters::system::SeededRandomness;
 use likewise::adapters::tcp::TcpTransport;
-use likewise::crdt::fingerprint::Fingerprint;
 use likewise::engine::Engine;
 use likewise::engine::checkpoint::LogHolds;
-use likewise::engine::mending::{Checked, Hearsay, MendError, Taken};
-use likewise::engine::rebuild::RebuiltRange;
 use likewise::engine::snapshot::{Snapshot, SnapshotOptions, Wanted};
 use likewise::ids::{Region, Replica};
 use likewise::log::LogReader;
-use likewise::replication::audits::Audits;
 use likewise::replication::catch_up::{
     Ask, SnapshotBroken, SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused,
     SnapshotServer, SnapshotStream,
 };
 use likewise::replication::links::{LinkBoard, LinkView};
-use likewise::replication::mending::RangeMender;
 use likewise::replication::session::Agreement;
-use likewise::replication::trust::AllowedRegions;
-use likewise::replication::{
-    PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, links_to_dial, parts,
-    start,
-};
+use likewise::replication::{PeerEndpoint, RunningReplication, parts, start};
 use likewise::seams::{Established, IoFuture, Transport};
 use likewise::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
 use likewise::wire::frames::write_replica;
@@ -161,27 +152,6 @@ impl SnapshotReceiver for Received {
     }
 }
 
-/// Nothing is to be mended here.
-struct Unmended;
-
-impl RangeMender for Unmended {
-    fn check(
-        &self,
-        range: usize,
-        hearsay: Hearsay,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Checked, MendError>> + Send + '_>> {
-        panic!("range {range} is disputed: {hearsay:?}");
-    }
-
-    fn take(
-        &self,
-        range: RebuiltRange,
-        _expected: Option<Fingerprint>,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<Taken, MendError>> + Send + '_>> {
-        panic!("range {} is disputed", range.range);
-    }
-}
-
 /// A node with its listener, not yet speaking.
 struct Seat {
     node: Arc<Mutex<Node>>,
@@ -208,50 +178,25 @@ impl Seat {
     }
 
     async fn speak(self, peers: Vec<PeerEndpoint>, gate: &watch::Sender<Gate>) -> Speaking {
-        let options = ReplicationOptions {
-            peers,
-            seeds: Vec::new(),
-            advertise: None,
-            announce_ms: 100,
-            regions: AllowedRegions::default(),
-            relay_after_ms: 300,
-            audit_round_ms: 2_000,
-            backoff_min_ms: 10,
-            backoff_max_ms: 100,
-            heartbeat_ms: 300,
-            silence_ms: 2_000,
-            dial_timeout_ms: 1_000,
-            window_bytes: 1 << 20,
-            block_bytes: 64 << 10,
-            catch_up_bytes_per_second: 0,
-        };
+        let options = replicating::options(peers);
         let node = self.node.lock().await;
         let served = Served {
             engine: self.engine.clone(),
             reader: node.reader.clone(),
             holds: node.holds.clone(),
         };
-        let links = links_to_dial(&options.peers);
-        let parts = ReplicationParts {
-            engine: self.engine.clone(),
-            log: node.reader.clone(),
-            transport: Arc::new(Gated {
-                tcp: TcpTransport::default(),
-                gate: gate.subscribe(),
-            }),
-            membership: Arc::new(FixedMembership::new([])),
-            listener: Box::new(self.listener),
-            randomness: Arc::new(SeededRandomness::new(u64::from(self.endpoint.port))),
-            snapshots: SnapshotParts {
-                server: Arc::new(served),
-                receiver: Arc::new(Received(self.node.clone())),
-            },
-            links: links.clone(),
-            acks: Arc::default(),
-            counts: Arc::default(),
-            audits: Audits::new(self.engine.clone(), Arc::default()),
-            mender: Arc::new(Unmended),
+        let transport = Arc::new(Gated {
+            tcp: TcpTransport::default(),
+            gate: gate.subscribe(),
+        });
+        let snapshots = SnapshotParts {
+            server: Arc::new(served),
+            receiver: Arc::new(Received(self.node.clone())),
         };
+        let log = (self.engine.clone(), node.reader.clone());
+        let network = (self.listener, transport as Arc<dyn Transport>);
+        let parts = replicating::parts(log, network, snapshots, &options);
+        let links = parts.links.clone();
         drop(node);
         Speaking {
             replication: start(parts, options),

@@ -1,24 +1,29 @@
 //! One region at a time: nodes of an older and a newer build beside one another, under load.
 
+#[path = "support/replicating.rs"]
+mod replicating;
 mod support;
 
 use std::collections::BTreeSet;
+use std::future::ready;
 use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use likewise::adapters::system::SeededRandomness;
+use futures_util::FutureExt;
+use futures_util::future::BoxFuture;
 use likewise::adapters::tcp::TcpTransport;
 use likewise::engine::Engine;
 use likewise::engine::command::Write;
+use likewise::engine::snapshot::Wanted;
 use likewise::ids::{Region, Replica};
 use likewise::replication::catch_up::{
-    SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused, SnapshotServer, SnapshotStream,
+    Ask, SnapshotBroken, SnapshotFault, SnapshotParts, SnapshotReceiver, SnapshotRefused,
+    SnapshotServer, SnapshotStream,
 };
 use likewise::replication::links::LinkBoard;
-use likewise::replication::{
-    PeerEndpoint, ReplicationOptions, ReplicationParts, RunningReplication, links_to_dial, start,
-};
+use likewise::replication::{PeerEndpoint, RunningReplication, start};
+use likewise::seams::Transport;
 use likewise::versions::Dialect;
 use support::{Machine, Node, assert_equal, like};
 use tokio::task::JoinHandle;
@@ -44,18 +49,27 @@ fn newer() -> Dialect {
 struct NoSnapshots;
 
 impl SnapshotServer for NoSnapshots {
-    fn open(&self, _asker: &Replica) -> Result<SnapshotStream, SnapshotRefused> {
+    fn open(&self, _: &Replica, _: Wanted) -> Result<SnapshotStream, SnapshotRefused> {
         Err(SnapshotRefused::Busy)
     }
 }
 
 impl SnapshotReceiver for NoSnapshots {
+    fn ask(&self) -> BoxFuture<'_, Result<Ask, SnapshotFault>> {
+        ready(Err(SnapshotFault("not here".to_owned()))).boxed()
+    }
+
+    fn begin_anew(&self) -> BoxFuture<'_, Result<(), SnapshotFault>> {
+        ready(Ok(())).boxed()
+    }
+
     fn receive<'a>(
         &'a self,
-        _from: &'a Replica,
-        _stream: SnapshotStream,
-    ) -> std::pin::Pin<Box<dyn Future<Output = Result<(), SnapshotFault>> + Send + 'a>> {
-        Box::pin(async { Err(SnapshotFault("not here".to_owned())) })
+        _: &'a Replica,
+        _: Ask,
+        _: SnapshotStream,
+    ) -> BoxFuture<'a, Result<(), SnapshotBroken>> {
+        panic!("nothing was asked for");
     }
 }
 
@@ -107,34 +121,20 @@ impl Site {
 
     async fn start(&mut self, peers: Vec<PeerEndpoint>) {
         let node = self.machine.start().await;
-        let options = ReplicationOptions {
-            peers,
-            relay_after_ms: 200,
-            backoff_min_ms: 10,
-            backoff_max_ms: 100,
-            heartbeat_ms: 300,
-            silence_ms: 2_000,
-            dial_timeout_ms: 1_000,
-            window_bytes: 1 << 20,
-            block_bytes: 64 << 10,
-        };
+        let options = replicating::options(peers);
         let listener = self.listener.try_clone().expect("a socket");
         let listener = tokio::net::TcpListener::from_std(listener).expect("a socket");
-        let links = links_to_dial(&options.peers);
-        let parts = ReplicationParts {
-            engine: node.engine.clone(),
-            log: node.reader.clone(),
-            transport: Arc::new(TcpTransport::default()),
-            listener: Box::new(listener),
-            randomness: Arc::new(SeededRandomness::new(u64::from(self.endpoint().port))),
-            snapshots: SnapshotParts {
-                server: Arc::new(NoSnapshots),
-                receiver: Arc::new(NoSnapshots),
-            },
-            links: links.clone(),
-            acks: Arc::default(),
-            counts: Arc::default(),
+        let snapshots = SnapshotParts {
+            server: Arc::new(NoSnapshots),
+            receiver: Arc::new(NoSnapshots),
         };
+        let log = (node.engine.clone(), node.reader.clone());
+        let network = (
+            listener,
+            Arc::new(TcpTransport::default()) as Arc<dyn Transport>,
+        );
+        let parts = replicating::parts(log, network, snapshots, &options);
+        let links = parts.links.clone();
         self.running = Some(Running {
             replication: start(parts, options),
             links,

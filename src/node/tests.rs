@@ -7,10 +7,12 @@ use tempfile::TempDir;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
+use crate::adapters::chitchat_membership::Home;
 use crate::adapters::tasks::TaskWorkers;
 use crate::adapters::tcp::TcpTransport;
+use crate::address::PeerAddress;
 use crate::client::{Client, Read, RepairOf};
-use crate::config::{Config, PeerAddress, StaticPeer};
+use crate::config::{Config, StaticPeer};
 use crate::crdt::fingerprint::PostHash;
 use crate::engine::rows;
 use crate::ids::{ClusterId, PostId, Region, UserId};
@@ -64,8 +66,11 @@ impl Seat {
             .expect("opens");
         let store = storage.seams.store.clone();
         let network = Network {
-            clients,
+            client_address: clients.local_addr().expect("bound"),
+            clients: Box::new(clients),
+            peer_address: peers.local_addr().expect("bound"),
             peers: Box::new(peers),
+            gossip: Home::Task,
             transport: Arc::new(TcpTransport::default()),
         };
         let workers = Arc::new(TaskWorkers);
