@@ -1018,7 +1018,7 @@ async fn messages_that_cannot_be_read_are_refused_with_a_reason() {
             "post",
         ),
         // Field 2, longer than the message.
-        (like, vec![0x12, 9, b'a'], Reason::InvalidField, "user"),
+        (like, vec![0x12, 9, b'a'], Reason::InvalidField, "request"),
         (like, vec![0xff], Reason::InvalidField, "request"),
         (like, too_large, Reason::TooLarge, "request"),
         (

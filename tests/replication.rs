@@ -333,7 +333,11 @@ async fn both_sides_of_a_cut_write_on_and_converge_after_it() {
     let gate = open_gate();
     let (_machines, [eu, us]) = pair(&gate).await;
     eu.node().await.like("p", "before").await;
-    until("equal", async || equal(&[&eu, &us]).await).await;
+    until("acknowledged", async || {
+        let behind = |link: LinkView| link.standing.events_behind;
+        equal(&[&eu, &us]).await && eu.links().into_iter().map(behind).sum::<u64>() == 0
+    })
+    .await;
     gate.send_replace(Gate::Cut);
     until("the cut is seen", async || {
         eu.connected() + us.connected() == 0

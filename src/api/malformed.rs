@@ -13,7 +13,8 @@ use crate::limits::CLIENT_MESSAGE_BYTES_MAX;
 use crate::wire::field::FieldError;
 use crate::wire::v1::Reason;
 
-/// How prost begins what it says of a message that it cannot read; the path of the field follows.
+/// How prost begins what it says of a message that it cannot read. Words of our codec stand before it, the path of
+/// the field behind it.
 const UNREADABLE: &str = "failed to decode Protobuf message: ";
 /// The field that is named where none is known.
 const WHOLE: &str = "request";
@@ -38,11 +39,14 @@ fn reading_failed(status: &Status) -> Option<ApiError> {
         return None;
     }
     let error = match status.code() {
-        Code::OutOfRange | Code::ResourceExhausted => {
+        Code::ResourceExhausted => {
+            FieldError::new(Reason::TooLarge, WHOLE, status.message().to_owned())
+        }
+        Code::OutOfRange => {
             let problem = format!("has too many bytes; the limit is {CLIENT_MESSAGE_BYTES_MAX}");
             FieldError::new(Reason::TooLarge, WHOLE, problem)
         }
-        Code::Internal => {
+        Code::Internal | Code::InvalidArgument => {
             let (field, problem) = field_at_fault(status.message());
             FieldError::invalid(field, format!("cannot be read: {problem}"))
         }
@@ -53,7 +57,7 @@ fn reading_failed(status: &Status) -> Option<ApiError> {
 
 /// `LikeRequest.post: invalid string value` → `post`, and what is wrong with it.
 fn field_at_fault(message: &str) -> (&str, &str) {
-    let Some(said) = message.strip_prefix(UNREADABLE) else {
+    let Some((_, said)) = message.split_once(UNREADABLE) else {
         return (WHOLE, message);
     };
     let named = said.split_once(": ").and_then(|(path, problem)| {

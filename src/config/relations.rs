@@ -422,7 +422,7 @@ mod tests {
             })
         };
         let mut secure = Config::default();
-        secure.peers.listen = "0.0.0.0:7401".parse().unwrap();
+        secure.peers.listen = "10.1.0.5:7401".parse().unwrap();
         secure.peers.tls = tls();
         assert_eq!(secure.violations(), []);
         secure.peers.insecure = true;

@@ -120,13 +120,18 @@ impl Ledger {
     }
 
     fn state(&self, range: usize) -> RangeState {
-        let since = &self.since[range];
-        let newer = |replica: ReplicaIndex| since.iter().any(|(known, _)| *known == replica);
-        let base = self.base.iter().filter(|(replica, _)| !newer(*replica));
+        let mut changed = self.base.clone();
+        for (replica, seq) in &self.since[range] {
+            // A dot that joins beside its event may be older than the base.
+            match changed.iter_mut().find(|(known, _)| known == replica) {
+                Some((_, last)) => *last = (*last).max(*seq),
+                None => changed.push((*replica, *seq)),
+            }
+        }
         RangeState {
             range,
             sum: self.published.sums.range(range),
-            changed: base.chain(since).copied().collect(),
+            changed,
         }
     }
 }

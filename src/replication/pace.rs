@@ -47,8 +47,8 @@ mod tests {
 
     #[test]
     fn who_takes_much_waits_and_nothing_is_saved_up() {
-        let begun = Instant::now();
         let pace = Pace::new(1_000);
+        let begun = Instant::now();
         let second = Duration::from_secs(1);
         assert_eq!(pace.reserve(begun, 500), begun);
         assert_eq!(pace.reserve(begun, 1_500), begun + second / 2);

@@ -31,6 +31,18 @@ pub enum MalformedMessage {
     },
 }
 
+impl MalformedMessage {
+    fn code(&self) -> Code {
+        match self {
+            Self::Scan {
+                source: ScanError::TooMany { .. },
+                ..
+            } => Code::ResourceExhausted,
+            Self::Scan { .. } | Self::Decode { .. } => Code::InvalidArgument,
+        }
+    }
+}
+
 /// Whether a stream ended because what came over it was no message, rather than with the connection.
 /// tonic's own checks (the size, the flag of compression) have no type of their own.
 pub fn malformed(status: &Status) -> Option<String> {
@@ -112,7 +124,7 @@ impl<U: Name + Default> Decoder for BoundedDecoder<U> {
     fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<U>, Status> {
         let bytes = buffer.copy_to_bytes(buffer.remaining());
         self.read(bytes).map(Some).map_err(|malformed| {
-            let mut status = Status::invalid_argument(malformed.to_string());
+            let mut status = Status::new(malformed.code(), malformed.to_string());
             status.set_source(Arc::new(malformed));
             status
         })

@@ -48,6 +48,8 @@ fn quick(setup: Setup) -> Setup {
         .set("REPLICATION__HEARTBEAT_MS", 300)
         .set("REPLICATION__SILENCE_MS", 2_000)
         .set("REPLICATION__RELAY_AFTER_MS", 300)
+        // A node that meets itself says so at debug: its own address may be among its seeds.
+        .set("LOGGING__LEVEL", "info,likewise::replication=debug")
 }
 
 impl Scene {
