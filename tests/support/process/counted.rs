@@ -21,8 +21,10 @@ pub struct Counted {
 
 struct Line {
     target: Mutex<Option<SocketAddr>>,
-    /// Bytes that the dialling side was sent.
+    /// Bytes that the dialling side was sent,
     arrived: AtomicU64,
+    /// and those that it sent.
+    sent: AtomicU64,
     /// It breaks when so many have arrived, once.
     breaks_at: AtomicU64,
     /// Grows by one each time that it breaks.
@@ -36,6 +38,7 @@ impl Counted {
         let line = Arc::new(Line {
             target: Mutex::new(None),
             arrived: AtomicU64::new(0),
+            sent: AtomicU64::new(0),
             breaks_at: AtomicU64::new(NEVER),
             breaks: watch::Sender::new(0),
         });
@@ -52,6 +55,11 @@ impl Counted {
 
     pub fn arrived(&self) -> u64 {
         self.line.arrived.load(Ordering::Acquire)
+    }
+
+    /// Bytes in both directions.
+    pub fn crossed(&self) -> u64 {
+        self.arrived() + self.line.sent.load(Ordering::Acquire)
     }
 
     /// All connections end when so many bytes have arrived; later ones are whole.
@@ -105,8 +113,17 @@ async fn connection(near: TcpStream, line: Arc<Line>) {
             line.count(read as u64);
         }
     };
+    let there = async {
+        let mut buffer = vec![0; 64 << 10];
+        while let Ok(read @ 1..) = near_in.read(&mut buffer).await {
+            if far_out.write_all(&buffer[..read]).await.is_err() {
+                return;
+            }
+            line.sent.fetch_add(read as u64, Ordering::AcqRel);
+        }
+    };
     tokio::select! {
-        _ = tokio::io::copy(&mut near_in, &mut far_out) => {}
+        () = there => {}
         () = back => {}
         _ = breaks.changed() => {}
     }

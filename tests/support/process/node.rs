@@ -260,6 +260,18 @@ impl Node {
         (likes.count, likes.viewer_likes)
     }
 
+    /// Processor time that the process has used.
+    pub fn cpu(&self) -> Duration {
+        let path = format!("/proc/{}/stat", self.child.id().expect("it runs"));
+        let stat = std::fs::read_to_string(path).expect("it runs");
+        // The name may hold blanks; what follows it does not.
+        let (_, fields) = stat.rsplit_once(')').expect("a name");
+        let fields: Vec<&str> = fields.split_whitespace().collect();
+        let ticks = |at: usize| fields[at].parse::<u64>().expect("the kernel tells");
+        // Linux tells it in hundredths of a second.
+        Duration::from_millis((ticks(11) + ticks(12)) * 10)
+    }
+
     /// The most memory that the process ever had.
     pub fn memory_peak_kb(&self) -> u64 {
         let path = format!("/proc/{}/status", self.child.id().expect("it runs"));
