@@ -15,6 +15,7 @@ use crate::replication::audits::DisputeView;
 use crate::replication::links::LinkView;
 use crate::replication::regions::{RegionState, RegionView};
 use crate::replication::session::{Agreement, Standing};
+use crate::seams::membership::{Liveness, Member};
 use crate::wire::v1::cluster_service_server::ClusterService;
 use crate::wire::v1::{
     self, DivergedRange, ExplainPostRequest, ExplainPostResponse, GetStatusRequest,
@@ -101,17 +102,22 @@ impl Api {
     }
 
     fn region_statuses(&self) -> Vec<RegionStatus> {
-        let links = self.links.all();
+        let (links, members) = (self.links.all(), self.links.members());
         let status = |view: RegionView| {
             let name = view.region.to_string();
             let mut at = links.iter().filter(|link| link.region == view.region);
+            let mut runs = members.iter().filter(|member| member.region == view.region);
+            let is_alive = |member: &Member| member.liveness == Liveness::Alive;
             RegionStatus {
                 known: view.state != RegionState::Retired,
                 retired: view.state == RegionState::Retired,
-                alive: view.state == RegionState::Own || at.clone().any(|link| link.connected),
+                alive: view.state == RegionState::Own
+                    || at.clone().any(|link| link.connected)
+                    || runs.clone().any(is_alive),
                 address: at
                     .next()
                     .map(|link| link.address.clone())
+                    .or_else(|| runs.find_map(|run| Some(run.address.as_ref()?.to_string())))
                     .unwrap_or_default(),
                 events_behind: view.events_behind,
                 complete_until: view.complete_until_ms.and_then(timestamp),

@@ -378,12 +378,18 @@ impl Driver {
                 let exchange = self.exchange.clone();
                 self.reading = Some(Box::pin(async move {
                     let behind = exchange.log.synced().0.saturating_sub(from.0);
-                    // The newest goes out at once; what is old leaves room for it.
-                    if behind > exchange.options.window_bytes as u64 {
-                        exchange.pace.take(bytes_max).await;
-                    }
                     let table = exchange.engine.replicas();
                     let result = read_log(&exchange.log, table, from, bytes_max).await;
+                    // The newest goes out at once; what is old leaves room for it.
+                    if behind > exchange.options.window_bytes as u64
+                        && let Ok(piece) = &result
+                    {
+                        let blocks = piece.blocks.iter();
+                        exchange
+                            .pace
+                            .take(blocks.map(|block| block.bytes.len()).sum())
+                            .await;
+                    }
                     Input::LogRead { generation, result }
                 }));
             }

@@ -6,7 +6,7 @@
 //! reads up to there and sends what the peer lacks. So a full mesh carries each event once, and a
 //! missing link is bridged.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 use crate::crdt::dot::ReplicaIndex;
@@ -57,6 +57,8 @@ pub(super) struct Sending {
     /// Replicas that the log cannot go on with until the peer covers these numbers. Their blocks are not
     /// sent.
     behind: BTreeMap<ReplicaIndex, u64>,
+    /// Replicas that follow on those: the peer could not apply their events either.
+    waiting: BTreeSet<ReplicaIndex>,
     /// Replicas of which the peer wants no events from these numbers on, in this session.
     withheld: BTreeMap<ReplicaIndex, u64>,
 }
@@ -83,6 +85,7 @@ impl Sending {
             last_frame: 0,
             acknowledged: 0,
             behind: BTreeMap::new(),
+            waiting: BTreeSet::new(),
             withheld: BTreeMap::new(),
         }
     }
@@ -106,7 +109,12 @@ impl Sending {
             .withheld
             .get(&replica)
             .map_or(u64::MAX, |from| from - 1);
-        acked.get(replica) < number.min(wanted) && !self.behind.contains_key(&replica)
+        acked.get(replica) < number.min(wanted) && !self.is_stuck(replica)
+    }
+
+    /// Whether the log cannot go on with the replica for now.
+    fn is_stuck(&self, replica: ReplicaIndex) -> bool {
+        self.behind.contains_key(&replica) || self.waiting.contains(&replica)
     }
 
     /// The session has begun: what is durable now is relayed if it is still missing after a while.
@@ -131,13 +139,8 @@ impl Sending {
         behind.any(|(replica, number)| acked.get(*replica) >= *number)
     }
 
-    /// Places both readers. Returns the replicas that the log does not reach.
-    pub fn handle_survey(
-        &mut self,
-        survey: &LogSurvey,
-        peer: &Peer,
-        is_own: IsOwn<'_>,
-    ) -> ShortForm {
+    /// Finds the replicas that the log does not reach, and returns them.
+    pub fn find_behind(&mut self, survey: &LogSurvey, peer: &Peer) -> ShortForm {
         let mut whole_from = survey.floor.clone();
         if let Some((_, oldest)) = survey.segments.first() {
             whole_from.join(oldest);
@@ -146,13 +149,24 @@ impl Sending {
             peer.acked.get(*replica) < *number && *replica != peer.index
         };
         self.behind = whole_from.iter().filter(short).collect();
-        self.own = self.start(survey, &peer.acked, is_own);
-        self.relay = self.start(survey, &peer.acked, &|replica| !is_own(replica));
-        self.is_placed = true;
         self.behind
             .iter()
             .map(|(replica, number)| (*replica, *number))
             .collect()
+    }
+
+    /// Places both readers; `waiting` are the replicas that follow on those that the log does not reach.
+    pub fn place(
+        &mut self,
+        survey: &LogSurvey,
+        peer: &Peer,
+        waiting: BTreeSet<ReplicaIndex>,
+        is_own: IsOwn<'_>,
+    ) {
+        self.waiting = waiting;
+        self.own = self.start(survey, &peer.acked, is_own);
+        self.relay = self.start(survey, &peer.acked, &|replica| !is_own(replica));
+        self.is_placed = true;
     }
 
     /// The newest segment before which the peer lacks nothing of these replicas.
@@ -294,7 +308,7 @@ impl Sending {
         is_own(replica) == (cursor == Cursor::Own)
             && replica != peer.index
             && peer.acked.get(replica) < block.head.last_seq()
-            && !self.behind.contains_key(&replica)
+            && !self.is_stuck(replica)
             && self
                 .withheld
                 .get(&replica)
