@@ -1,7 +1,7 @@
 //! What a cluster costs that nobody uses: three nodes with 100,000 posts, a minute of rest, then a minute in which
 //! the bytes on each link and the processor time of each node are counted.
 //!
-//! `cargo bench --bench idle_cluster`. Real processes of the release binary with the intervals of the default configuration. The exit
+//! `cargo bench --bench idle_cluster`. Real processes of the release binary with the default configuration. The exit
 //! code is 1 where a link carries more than 10 KB/s, or a node takes more than 2 % of a core.
 
 #[path = "../tests/support/process/mod.rs"]
@@ -45,7 +45,10 @@ async fn measure() -> ExitCode {
     }
     let mut nodes = Vec::new();
     for region in REGIONS {
-        let mut setup = Setup::new(region, folder.path().join(region));
+        let mut setup = Setup::new(region, folder.path().join(region))
+            .set("LOG__SEGMENT_BYTES", 64 << 20)
+            .set("CHECKPOINT__SLED_CACHE_BYTES", 64 << 20)
+            .set("ENGINE__SHARDS", 16);
         for ((_, to), link) in links.iter().filter(|((from, _), _)| *from == region) {
             setup = setup.peer(to, link.address);
         }

@@ -1,4 +1,5 @@
-//! Does what [`Audits`] decides: has ranges compared with checkpoint and log, and takes them from other regions.
+//! Does what [`Audits`](crate::replication::audits::Audits) decides: has ranges compared with checkpoint and
+//! log, and takes them from other regions.
 
 use std::future::Future;
 use std::pin::Pin;
