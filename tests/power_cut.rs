@@ -27,7 +27,8 @@ use likewise::ids::{CounterName, PostId, Replica, RequestId, UserId};
 use likewise::log::{LogOptions, Position};
 use likewise::replication::staged::StagedSnapshot;
 use likewise::seams::Files;
-use likewise::wire::replication::SnapshotResponse;
+use likewise::versions::{PROTOCOL_MAX, PROTOCOL_MIN};
+use likewise::wire::replication::{SnapshotRequest, SnapshotResponse};
 use prost::Message;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -270,6 +271,12 @@ async fn stage_and_merge(
 ) -> Result<(), MergeError> {
     let files = machine.disk.files();
     let mut writer = StageWriter::create(files.clone()).await?;
+    let request = SnapshotRequest {
+        protocol_min: PROTOCOL_MIN,
+        protocol_max: PROTOCOL_MAX,
+        ..SnapshotRequest::default()
+    };
+    writer.push(&request.encode_to_vec()).await?;
     for part in parts {
         writer.push(&part.encode_to_vec()).await?;
     }

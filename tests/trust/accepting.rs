@@ -16,10 +16,11 @@ use crate::process::world::{World, converge};
 use crate::tls;
 use crate::trust::realm::{Realm, count, linked, problem};
 
-/// Two nodes that hold a like each; `us` dials `eu`.
+/// Two nodes that hold a like each; `us` dials `eu`, and nobody tells `eu` to dial back.
 async fn two(realm: &Realm) -> (Node, Node) {
-    let eu = realm.setup("eu").start().await;
-    let us = realm.setup("us").peer("eu", eu.peer_address).start().await;
+    let setup = |region| realm.setup(region).set("PEERS__MEMBERSHIP", "static");
+    let eu = setup("eu").start().await;
+    let us = setup("us").peer("eu", eu.peer_address).start().await;
     eu.client.like("p", "ann").await.expect("taken");
     us.client.like("p", "bob").await.expect("taken");
     converge(&[&eu, &us]).await;
