@@ -132,7 +132,8 @@ async fn a_region_is_waited_for_over_a_bridge() {
         let us = regions.find(|region| region.region == "us");
         us.and_then(|us| us.complete_until)
     };
-    eventually("us is complete at ap", PATIENCE, || async {
+    // Clocks at rest are passed on ten seconds apart, over two links.
+    eventually("us is complete at ap", 2 * PATIENCE, || async {
         let read = Read {
             include_regions: true,
             ..Read::default()
