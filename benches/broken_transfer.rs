@@ -13,8 +13,8 @@ use std::time::{Duration, Instant};
 
 use likewise::client::{Batch, Client};
 use process::counted::Counted;
-use process::eventually;
 use process::node::{Node, Setup};
+use process::{count, eventually};
 
 const MEGABYTES: u64 = 200;
 const BATCH_USERS: u64 = 4_000;
@@ -56,12 +56,7 @@ async fn measure(megabytes: u64) -> ExitCode {
     let (sent, before) = take(&sender, setup("sa"), Some(whole / 10 * 9)).await;
     let (after, again) = (sent - before, sent.saturating_sub(whole));
     println!("broken at {before} bytes; {after} bytes after it; {again} bytes sent again");
-    let count = |name: &str, all: &likewise::wire::v1::GetStatusResponse| {
-        let found = all.counts.iter().find(|count| count.name == name);
-        found.map_or(0, |count| count.value)
-    };
-    let status = sender.status().await;
-    let resumed = count("snapshots_resumed", &status);
+    let resumed = count(&sender.status().await, "snapshots_resumed");
     println!(
         "resumed={resumed} again/whole={:.4}",
         again as f64 / whole as f64
@@ -91,13 +86,9 @@ async fn fill(client: &Client, likers: u64) {
 async fn cut(node: &Node) {
     eventually("the log is cut", WITHIN, || async {
         node.client.like("pulse", "again").await.expect("taken");
-        let said = node.setup.stderr();
-        let mut lines = said
-            .lines()
-            .filter(|line| line.contains("segments_removed="));
-        match lines.any(|line| !line.contains("segments_removed=0")) {
+        match node.has_cut_its_log() {
             true => Ok(()),
-            false => Err(said),
+            false => Err(node.setup.stderr()),
         }
     })
     .await;

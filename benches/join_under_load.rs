@@ -17,7 +17,7 @@ use likewise::client::{Batch, Client};
 use likewise::wire::v1::GetStatusResponse;
 use process::node::{Node, Setup};
 use process::world::converge;
-use process::{Wire, eventually};
+use process::{Wire, count, eventually};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::watch;
@@ -207,21 +207,12 @@ async fn write(
 async fn is_cut(region: &str, node: &Node) {
     let what = format!("the log of {region} is cut");
     eventually(&what, WITHIN, || async {
-        let said = node.setup.stderr();
-        let mut lines = said
-            .lines()
-            .filter(|line| line.contains("segments_removed="));
-        match lines.any(|line| !line.contains("segments_removed=0")) {
+        match node.has_cut_its_log() {
             true => Ok(()),
             false => Err("all of it is there".to_owned()),
         }
     })
     .await;
-}
-
-fn count(status: &GetStatusResponse, name: &str) -> u64 {
-    let found = status.counts.iter().find(|count| count.name == name);
-    found.map_or(0, |count| count.value)
 }
 
 async fn join(likes: u64) -> ExitCode {

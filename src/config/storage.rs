@@ -64,7 +64,7 @@ pub struct Engine {
     pub request_window_items_max: usize,
     /// Removals of likes that have not arrived here, made by this node's own clients; a further one is
     /// refused with ORPHAN_REMOVALS_FULL. More lets clients unlike more elsewhere-made likes during a cut;
-    /// all of them travel in the first frame of a snapshot, which has 16 MiB.
+    /// all of them travel at the beginning of a snapshot.
     pub orphan_removals_max: usize,
     /// Watches at once; a further one is refused with OVERLOADED. Each holds one state a post at most.
     pub watchers_max: usize,

@@ -5,10 +5,10 @@ use likewise::wire::v1::GetStatusResponse;
 use tokio::sync::watch;
 
 use crate::process::counted::Counted;
-use crate::process::eventually;
 use crate::process::load::Load;
 use crate::process::node::{Node, PATIENCE, Setup};
 use crate::process::world::World;
+use crate::process::{count, eventually};
 
 /// Items of a batch, with ids so long that few batches fill the log.
 const BATCH_USERS: usize = 4_000;
@@ -34,18 +34,10 @@ async fn like_all(client: &Client, post: &str) {
     assert!(result.errors.is_empty());
 }
 
-fn has_cut(node: &Node) -> bool {
-    let said = node.setup.stderr();
-    let mut checkpoints = said
-        .lines()
-        .filter(|line| line.contains("segments_removed="));
-    checkpoints.any(|line| !line.contains("segments_removed=0"))
-}
-
 /// Likes everything again until the log no longer reaches back to where it was.
 async fn write_beyond_the_cut(us: &Node, ap: &Node) {
     let mut written = 0;
-    while !(has_cut(us) && has_cut(ap)) {
+    while !(us.has_cut_its_log() && ap.has_cut_its_log()) {
         like_all(&us.client, "away").await;
         like_all(&ap.client, "away").await;
         written += 2 * BATCH_USERS * 200;
@@ -142,11 +134,6 @@ async fn a_region_beyond_the_cut_gets_a_snapshot_under_writes_on_both_sides() {
     }
 }
 
-fn count(status: &GetStatusResponse, name: &str) -> u64 {
-    let found = status.counts.iter().find(|count| count.name == name);
-    found.expect("it is counted").value
-}
-
 /// A transfer that breaks when nine tenths are over sends the rest, and little of it twice.
 #[tokio::test]
 async fn a_snapshot_broken_late_goes_on_where_it_was() {
@@ -159,7 +146,7 @@ async fn a_snapshot_broken_late_goes_on_where_it_was() {
     let eu = setup("eu").start().await;
     let witness = setup("us").peer("eu", eu.peer_address).start().await;
     let mut turn = 0;
-    while !has_cut(&eu) {
+    while !eu.has_cut_its_log() {
         // The log grows, the state does not: transfers are short.
         like_all(&eu.client, &format!("post-{}", turn % 4)).await;
         turn += 1;

@@ -11,10 +11,11 @@ use tonic::Code;
 use tonic::transport::{Channel, Endpoint};
 
 use crate::certificates::{Authority, Certified, EXPIRED, NOT_YET_VALID, Wanted, node};
+use crate::process::count;
 use crate::process::node::{Node, PATIENCE};
 use crate::process::world::{World, converge};
 use crate::tls;
-use crate::trust::realm::{Realm, count, linked, problem};
+use crate::trust::realm::{Realm, linked, problem};
 
 /// Two nodes that hold a like each; `us` dials `eu`, and nobody tells `eu` to dial back.
 async fn two(realm: &Realm) -> (Node, Node) {

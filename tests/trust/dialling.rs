@@ -1,10 +1,11 @@
 //! Who is found at an address without being allowed there is refused, and the link says why.
 
 use crate::certificates::{Authority, EXPIRED, NOT_YET_VALID, node};
+use crate::process::count;
 use crate::process::node::PATIENCE;
 use crate::process::world::converge;
 use crate::tls::Impostor;
-use crate::trust::realm::{Realm, count, linked, problem};
+use crate::trust::realm::{Realm, linked, problem};
 
 #[tokio::test]
 async fn whoever_answers_without_a_sound_certificate_is_refused_and_the_link_says_why() {

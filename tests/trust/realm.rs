@@ -55,12 +55,6 @@ impl Realm {
     }
 }
 
-/// How often the node counted something.
-pub fn count(status: &GetStatusResponse, name: &str) -> u64 {
-    let count = status.counts.iter().find(|count| count.name == name);
-    count.map_or(0, |count| count.value)
-}
-
 /// Waits until the link to a region has a problem with these words.
 pub async fn problem(node: &Node, region: &str, words: &str) {
     let has = |status: &GetStatusResponse| {

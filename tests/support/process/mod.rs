@@ -13,6 +13,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use likewise::demo::proxy::{Proxy, Switch};
+use likewise::wire::v1::GetStatusResponse;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
@@ -50,6 +51,13 @@ impl Wire {
     pub fn heal(&self) {
         self.switch.send_replace(Switch::On);
     }
+}
+
+/// How often something happened, as a node tells it by this name.
+pub fn count(status: &GetStatusResponse, name: &str) -> u64 {
+    let mut counts = status.counts.iter();
+    let count = counts.find(|count| count.name == name);
+    count.unwrap_or_else(|| panic!("{name} is counted")).value
 }
 
 /// Looks again and again until there is an answer; `Err` says what there is instead.

@@ -260,6 +260,15 @@ impl Node {
         (likes.count, likes.viewer_likes)
     }
 
+    /// Whether a checkpoint has cut the log, so that it no longer reaches back to its beginning.
+    pub fn has_cut_its_log(&self) -> bool {
+        let said = self.setup.stderr();
+        let mut lines = said
+            .lines()
+            .filter(|line| line.contains("segments_removed="));
+        lines.any(|line| !line.contains("segments_removed=0"))
+    }
+
     /// Processor time that the process has used.
     pub fn cpu(&self) -> Duration {
         let path = format!("/proc/{}/stat", self.child.id().expect("it runs"));
