@@ -4,15 +4,17 @@
 //! Run by the checkpointer's worker alone: no checkpoint and no merge may come between. The algorithm and its
 //! argument stand in `docs/architecture.md`, "Audit and repair".
 
+use std::collections::HashMap;
 use std::io;
 use std::sync::Arc;
 
 use crate::codec::reader::Reader;
 use crate::codec::vector::frontier;
 use crate::codec::{DecodeError, block};
-use crate::crdt::dot::{Dot, Dots};
+use crate::crdt::dot::Dot;
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::frontier::Frontier;
+use crate::crdt::likers::Likers;
 use crate::crdt::ranges::RangeSet;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
@@ -25,12 +27,13 @@ use crate::engine::replacement::Difference;
 use crate::engine::rows::{self, PostKey, RowError, StoredFigures};
 use crate::engine::section::Section;
 use crate::engine::snapshot::{Chunk, ChunkPart, Course, CourseError, Part};
+use crate::engine::stored::{Assembly, Place, StoredPost};
 use crate::engine::{Engine, Settlement};
 use crate::ids::{PostId, UserId};
 use crate::log::{LogReader, Position, ReadError};
 use crate::seams::CheckpointStore;
 
-/// Rows of a post that are read at a time.
+/// Rows that are read at a time.
 const ROWS_AT_ONCE: usize = 64;
 /// Bytes of log that are read at a time.
 const LOG_BYTES_AT_ONCE: usize = 1 << 20;
@@ -282,24 +285,41 @@ impl Mender {
 
     /// Posts of which a row cannot be read, is missing, or differs from an unchanged bucket.
     async fn posts_with_bad_rows(&self, range: usize) -> Result<Vec<Arc<Post>>, MendError> {
+        let mut unseen = self.posts_of(range);
         let mut bad = Vec::new();
-        for post in self.engine.directory.in_range(range) {
-            let fits = match self.stored(&post.id).await {
-                Ok(stored) => self.fits(&post, &stored),
-                Err(MendError::Row(error)) => {
-                    tracing::error!(range, post = %post.id, %error, "a row of the checkpoint is damaged");
-                    false
-                }
-                Err(error) => return Err(error),
-            };
-            if !fits {
+        let mut see = |id: PostId, stored: StoredPost| {
+            if let Some(post) = unseen.remove(&id)
+                && !self.fits(&post, &stored)
+            {
                 bad.push(post);
             }
+        };
+        let damaged = self.read_range(range, &mut see).await?;
+        for (key, error) in damaged {
+            tracing::error!(range, ?key, %error, "a row of the checkpoint is damaged");
+            let (PostKey::Figures(id) | PostKey::Likers(id, _)) = key else {
+                continue;
+            };
+            bad.extend(self.engine.directory.get(&id));
         }
+        // What no row speaks of was never stored, or its row is lost.
+        let nothing = StoredPost::default();
+        bad.extend(
+            unseen
+                .into_values()
+                .filter(|post| !self.fits(post, &nothing)),
+        );
+        bad.sort_unstable_by_key(|post| post.number);
+        bad.dedup_by_key(|post| post.number);
         Ok(bad)
     }
 
-    fn fits(&self, post: &Arc<Post>, stored: &Stored) -> bool {
+    fn posts_of(&self, range: usize) -> HashMap<PostId, Arc<Post>> {
+        let posts = self.engine.directory.in_range(range).into_iter();
+        posts.map(|post| (post.id.clone(), post)).collect()
+    }
+
+    fn fits(&self, post: &Arc<Post>, stored: &StoredPost) -> bool {
         let figures_fit = || {
             let figures = StoredFigures::of(&post.figures()).essential();
             post.has_changed() || figures == stored.figures.clone().essential()
@@ -311,65 +331,71 @@ impl Mender {
         };
         for shard in &self.engine.shards {
             let shard = shard.lock();
-            for (from, to, likers) in shard
-                .likers(post)
-                .into_iter()
-                .flat_map(|all| all.unchanged())
-            {
+            let unchanged = shard.likers(post).into_iter().flat_map(Likers::unchanged);
+            for (from, to, likers) in unchanged {
+                let likers = likers.map(|liker| (&liker.user, &liker.dots));
                 fit &= stored.says(from, to, likers);
             }
         }
         for (from, _) in &stored.likers {
             fit &= !self.engine.begin_bucket_at(post, *from);
         }
+        if stored.place != Place::Pack && !post.owns_rows() {
+            post.set_owns_rows();
+            fit = false;
+        }
         fit
     }
 
-    /// The rows of one post.
-    async fn stored(&self, id: &PostId) -> Result<Stored, MendError> {
-        let table = &self.engine.replicas;
-        let key = rows::figures_key(id);
-        let mut stored = Stored::default();
-        if let Some(row) = self.store.get(&key).await? {
-            stored.figures = rows::decode_figures(&row, table)?;
-        }
-        let mut after = key;
-        let mut rows_max = 2;
+    /// Hands over the posts of a range as the store has them. Returns the rows that cannot be read, which are
+    /// passed over.
+    async fn read_range(
+        &self,
+        range: usize,
+        see: &mut impl FnMut(PostId, StoredPost),
+    ) -> Result<Vec<(PostKey, RowError)>, MendError> {
+        let prefix = rows::range_prefix(range);
+        let mut after = prefix.to_vec();
+        let mut assembly = Assembly::default();
+        let mut damaged = Vec::new();
         loop {
-            let page = self.store.scan(Some(after), rows_max).await?;
-            let is_last = page.len() < rows_max;
-            let mut last = None;
-            for (key, row) in page {
-                match rows::post_key(&key) {
-                    Ok(Some(PostKey::Likers(post, from))) if post == *id => {
-                        stored
-                            .likers
-                            .push((from, rows::decode_likers(&row, table)?));
-                    }
-                    _ => return Ok(stored),
+            let page = self.store.scan(Some(after), ROWS_AT_ONCE).await?;
+            let rows = page.iter().take_while(|(key, _)| key.starts_with(&prefix));
+            let mut read = 0;
+            for (key, row) in rows {
+                read += 1;
+                let Some(key) = rows::post_key(key)? else {
+                    continue;
+                };
+                if let PostKey::Pack(from) = key {
+                    self.engine.packs.begin_at(from);
                 }
-                last = Some(key);
+                let added = assembly.add(key.clone(), row, &self.engine.replicas, see);
+                damaged.extend(added.err().map(|error| (key, error)));
             }
-            match last {
-                Some(key) if !is_last => after = key,
-                _ => return Ok(stored),
+            match page.into_iter().next_back() {
+                Some((last, _)) if read == ROWS_AT_ONCE => after = last,
+                _ => break,
             }
-            rows_max = ROWS_AT_ONCE;
         }
+        assembly.finish(see);
+        Ok(damaged)
     }
 
     /// The range as the last checkpoint and the log up to now have it, and where to read on.
     async fn rebuilt(&self, range: usize) -> Result<(RebuiltRange, Position), MendError> {
         let (mut rebuilt, from) = self.beginning(range).await?;
-        for post in self.engine.directory.in_range(range) {
-            let stored = self.stored(&post.id).await?;
+        let mut add = |id: PostId, stored: StoredPost| {
             let replicas = self.engine.replicas.all();
-            rebuilt.add_figures(&post.id, &stored.figures, &replicas);
-            let ends = stored.likers.iter().skip(1).map(|(from, _)| from - 1);
-            let ends: Vec<u64> = ends.chain([u64::MAX]).collect();
-            for ((from, likers), to) in stored.likers.into_iter().zip(ends) {
-                rebuilt.add_likers(&post.id, (from, to), likers, &replicas);
+            let (figures, buckets) = stored.into_parts();
+            rebuilt.add_figures(&id, &figures, &replicas);
+            for (range, likers) in buckets {
+                rebuilt.add_likers(&id, range, likers, &replicas);
             }
+        };
+        let damaged = self.read_range(range, &mut add).await?;
+        if let Some((_, error)) = damaged.into_iter().next() {
+            return Err(error.into());
         }
         let next = self.replay(&mut rebuilt, from, self.log.synced()).await?;
         Ok((rebuilt, next))
@@ -477,42 +503,6 @@ impl Still {
             _ if is_heard(memory) => Outcome::SumMended,
             _ => Outcome::Unclear,
         }
-    }
-}
-
-/// The rows of a post.
-#[derive(Default)]
-struct Stored {
-    figures: StoredFigures,
-    /// By the first hash of each row, ascending.
-    likers: Vec<(u64, Vec<(UserId, Dots)>)>,
-}
-
-impl Stored {
-    /// Whether the row of a bucket holds just these likers.
-    fn says<'a>(
-        &self,
-        from: u64,
-        to: u64,
-        likers: impl Iterator<Item = &'a crate::crdt::likers::Liker>,
-    ) -> bool {
-        let row = self.likers.iter().find(|(first, _)| *first == from);
-        let row = row.into_iter().flat_map(|(_, likers)| likers);
-        let in_range = |user: &UserId| {
-            let hash = crate::crdt::fingerprint::UserHash::of(user).order();
-            (from..=to).contains(&hash)
-        };
-        let row = row.filter(|(user, _)| in_range(user));
-        let sorted = |dots: &Dots| {
-            let mut dots = dots.clone();
-            dots.sort_unstable_by_key(|dot| (dot.replica, dot.seq));
-            dots
-        };
-        let mut stored: std::collections::HashMap<&UserId, Dots> =
-            row.map(|(user, dots)| (user, sorted(dots))).collect();
-        let mut all = likers;
-        all.all(|liker| stored.remove(&liker.user) == Some(sorted(&liker.dots)))
-            && stored.is_empty()
     }
 }
 
