@@ -4,39 +4,28 @@
 //! Run by the checkpointer's worker alone: no checkpoint and no merge may come between. The algorithm and its
 //! argument stand in `docs/architecture.md`, "Audit and repair".
 
-use std::collections::HashMap;
+mod arriving;
+mod comparison;
+mod history;
+
 use std::io;
 use std::sync::Arc;
 
-use crate::codec::reader::Reader;
-use crate::codec::vector::frontier;
-use crate::codec::{DecodeError, block};
-use crate::crdt::dot::Dot;
+use crate::codec::DecodeError;
 use crate::crdt::fingerprint::Fingerprint;
-use crate::crdt::frontier::Frontier;
-use crate::crdt::likers::Likers;
-use crate::crdt::ranges::RangeSet;
-use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
 use crate::engine::freeze::Frozen;
-use crate::engine::post::Post;
 use crate::engine::published::Published;
 use crate::engine::rebuild::{Gap, RebuiltRange};
-use crate::engine::record;
 use crate::engine::replacement::Difference;
-use crate::engine::rows::{self, PostKey, RowError, StoredFigures};
+use crate::engine::rows::RowError;
 use crate::engine::section::Section;
-use crate::engine::snapshot::{Chunk, ChunkPart, Course, CourseError, Part};
-use crate::engine::stored::{Assembly, Place, StoredPost};
+use crate::engine::snapshot::CourseError;
 use crate::engine::{Engine, Settlement};
-use crate::ids::{PostId, UserId};
-use crate::log::{LogReader, Position, ReadError};
+use crate::log::{LogReader, ReadError};
 use crate::seams::CheckpointStore;
 
-/// Rows that are read at a time.
-const ROWS_AT_ONCE: usize = 64;
-/// Bytes of log that are read at a time.
-const LOG_BYTES_AT_ONCE: usize = 1 << 20;
+pub use arriving::Arriving;
 
 /// Why a range was not looked at or mended. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -282,197 +271,6 @@ impl Mender {
         };
         Ok(self.engine.queue.reserve(demand)?.fill(section))
     }
-
-    /// Posts of which a row cannot be read, is missing, or differs from an unchanged bucket.
-    async fn posts_with_bad_rows(&self, range: usize) -> Result<Vec<Arc<Post>>, MendError> {
-        let mut unseen = self.posts_of(range);
-        let mut bad = Vec::new();
-        let mut see = |id: PostId, stored: StoredPost| {
-            if let Some(post) = unseen.remove(&id)
-                && !self.fits(&post, &stored)
-            {
-                bad.push(post);
-            }
-        };
-        let damaged = self.read_range(range, &mut see).await?;
-        for (key, error) in damaged {
-            tracing::error!(range, ?key, %error, "a row of the checkpoint is damaged");
-            let (PostKey::Figures(id) | PostKey::Likers(id, _)) = key else {
-                continue;
-            };
-            bad.extend(self.engine.directory.get(&id));
-        }
-        // What no row speaks of was never stored, or its row is lost.
-        let nothing = StoredPost::default();
-        bad.extend(
-            unseen
-                .into_values()
-                .filter(|post| !self.fits(post, &nothing)),
-        );
-        bad.sort_unstable_by_key(|post| post.number);
-        bad.dedup_by_key(|post| post.number);
-        Ok(bad)
-    }
-
-    fn posts_of(&self, range: usize) -> HashMap<PostId, Arc<Post>> {
-        let posts = self.engine.directory.in_range(range).into_iter();
-        posts.map(|post| (post.id.clone(), post)).collect()
-    }
-
-    fn fits(&self, post: &Arc<Post>, stored: &StoredPost) -> bool {
-        let figures_fit = || {
-            let figures = StoredFigures::of(&post.figures()).essential();
-            post.has_changed() || figures == stored.figures.clone().essential()
-        };
-        // A write notes that it changed the figures after it did, but before it gives its shard back.
-        let mut fit = figures_fit() || {
-            let _shards = self.engine.lock_all();
-            figures_fit()
-        };
-        for shard in &self.engine.shards {
-            let shard = shard.lock();
-            let unchanged = shard.likers(post).into_iter().flat_map(Likers::unchanged);
-            for (from, to, likers) in unchanged {
-                let likers = likers.map(|liker| (&liker.user, &liker.dots));
-                fit &= stored.says(from, to, likers);
-            }
-        }
-        for (from, _) in &stored.likers {
-            fit &= !self.engine.begin_bucket_at(post, *from);
-        }
-        if stored.place != Place::Pack && !post.owns_rows() {
-            post.set_owns_rows();
-            fit = false;
-        }
-        fit
-    }
-
-    /// Hands over the posts of a range as the store has them. Returns the rows that cannot be read, which are
-    /// passed over.
-    async fn read_range(
-        &self,
-        range: usize,
-        see: &mut impl FnMut(PostId, StoredPost),
-    ) -> Result<Vec<(PostKey, RowError)>, MendError> {
-        let prefix = rows::range_prefix(range);
-        let mut after = prefix.to_vec();
-        let mut assembly = Assembly::default();
-        let mut damaged = Vec::new();
-        loop {
-            let page = self.store.scan(Some(after), ROWS_AT_ONCE).await?;
-            let rows = page.iter().take_while(|(key, _)| key.starts_with(&prefix));
-            let mut read = 0;
-            for (key, row) in rows {
-                read += 1;
-                let Some(key) = rows::post_key(key)? else {
-                    continue;
-                };
-                if let PostKey::Pack(from) = key {
-                    self.engine.packs.begin_at(from);
-                }
-                let added = assembly.add(key.clone(), row, &self.engine.replicas, see);
-                damaged.extend(added.err().map(|error| (key, error)));
-            }
-            match page.into_iter().next_back() {
-                Some((last, _)) if read == ROWS_AT_ONCE => after = last,
-                _ => break,
-            }
-        }
-        assembly.finish(see);
-        Ok(damaged)
-    }
-
-    /// The range as the last checkpoint and the log up to now have it, and where to read on.
-    async fn rebuilt(&self, range: usize) -> Result<(RebuiltRange, Position), MendError> {
-        let (mut rebuilt, from) = self.beginning(range).await?;
-        let mut add = |id: PostId, stored: StoredPost| {
-            let replicas = self.engine.replicas.all();
-            let (figures, buckets) = stored.into_parts();
-            rebuilt.add_figures(&id, &figures, &replicas);
-            for (range, likers) in buckets {
-                rebuilt.add_likers(&id, range, likers, &replicas);
-            }
-        };
-        let damaged = self.read_range(range, &mut add).await?;
-        if let Some((_, error)) = damaged.into_iter().next() {
-            return Err(error.into());
-        }
-        let next = self.replay(&mut rebuilt, from, self.log.synced()).await?;
-        Ok((rebuilt, next))
-    }
-
-    /// The instant of the last checkpoint, and where replay begins.
-    async fn beginning(&self, range: usize) -> Result<(RebuiltRange, Position), MendError> {
-        let key = self.engine.key;
-        let Some(row) = self.store.get(rows::META_KEY).await? else {
-            return Ok((
-                RebuiltRange::new(range, key, Frontier::default()),
-                Position::START,
-            ));
-        };
-        let meta = rows::decode_meta(&row)?;
-        let mut reader = Reader::new(&meta.frontier);
-        let frontier = frontier(&mut reader, &mut &self.engine.replicas)?;
-        let mut rebuilt = RebuiltRange::new(range, key, frontier);
-        for row in &meta.orphans {
-            let replica = row.replica.replica()?;
-            let replica = self.engine.replicas.intern(&replica)?;
-            let dot = Dot {
-                seq: row.seq,
-                replica,
-            };
-            let post = PostId::new(&row.post).map_err(RowError::from)?;
-            let user = UserId::new(&row.user).map_err(RowError::from)?;
-            rebuilt.add_orphan(dot, &post, &user);
-        }
-        Ok((rebuilt, Position(meta.replay_from)))
-    }
-
-    /// Applies the log from a position up to `to`. Returns where to read on.
-    async fn replay(
-        &self,
-        rebuilt: &mut RebuiltRange,
-        from: Position,
-        to: Position,
-    ) -> Result<Position, MendError> {
-        let mut next = from;
-        while next < to {
-            let chunk = self.log.read(next, LOG_BYTES_AT_ONCE).await?;
-            for read in &chunk.records {
-                for bytes in record::blocks(&read.payload)? {
-                    let block = block::decode(&bytes, &mut &self.engine.replicas)?;
-                    rebuilt.apply(&block, &self.engine.replicas.all())?;
-                }
-            }
-            next = chunk.next;
-            tokio::task::yield_now().await;
-        }
-        Ok(next)
-    }
-
-    /// The last bit, under the freeze: afterwards all is there that memory shows of the range.
-    async fn follow(
-        &self,
-        rebuilt: &mut RebuiltRange,
-        next: Position,
-        published: &Published,
-    ) -> Result<(), MendError> {
-        self.replay(rebuilt, next, published.position).await?;
-        match rebuilt.frontier.vector().covers_all(&published.vector) {
-            true => Ok(()),
-            false => Err(Gap.into()),
-        }
-    }
-
-    /// Where to begin so that everything beyond a vector is read.
-    fn log_before(&self, vector: &VersionVector) -> Option<Position> {
-        let segments = self.log.segments().into_iter().rev();
-        let mut covered = segments.filter(|segment| {
-            let context = self.engine.read_context(&segment.context);
-            context.is_some_and(|context| vector.covers_all(&context))
-        });
-        covered.next().map(|segment| segment.base)
-    }
 }
 
 impl Still {
@@ -503,67 +301,5 @@ impl Still {
             _ if is_heard(memory) => Outcome::SumMended,
             _ => Outcome::Unclear,
         }
-    }
-}
-
-/// A range that comes from another region, part by part.
-pub struct Arriving {
-    engine: Arc<Engine>,
-    range: usize,
-    course: Course,
-    rebuilt: Option<RebuiltRange>,
-}
-
-impl Arriving {
-    pub fn new(engine: Arc<Engine>, range: usize) -> Self {
-        let wanted: RangeSet = [range].into_iter().collect();
-        Self {
-            course: Course::new(engine.clone(), wanted, RangeSet::default()),
-            engine,
-            range,
-            rebuilt: None,
-        }
-    }
-
-    /// Takes a part of the snapshot, in their order. Returns the range after the last.
-    pub fn take(&mut self, part: Part) -> Result<Option<RebuiltRange>, MendError> {
-        self.course.push(&part)?;
-        let replicas = self.engine.replicas.all();
-        match part {
-            Part::Begin(beginning) => {
-                let frontier = Frontier::part(&beginning.vector, &beginning.lineage);
-                let rebuilt = RebuiltRange::new(self.range, self.engine.key, frontier);
-                self.begun(rebuilt).add_orphans(&beginning.orphans);
-            }
-            Part::Orphans(orphans) => self.rebuilt()?.add_orphans(&orphans),
-            Part::Chunks(chunks) => {
-                let rebuilt = self.rebuilt()?;
-                for Chunk { post, part } in chunks.chunks {
-                    match part {
-                        ChunkPart::Likers { from, to, likers } => {
-                            rebuilt.add_likers(&post, (from, to), likers, &replicas);
-                        }
-                        ChunkPart::Figures(stored) => {
-                            rebuilt.add_figures(&post, &stored, &replicas)
-                        }
-                    }
-                }
-            }
-            Part::Tail(bytes) => {
-                let block = block::decode(&bytes, &mut &self.engine.replicas)?;
-                let replicas = self.engine.replicas.all();
-                self.rebuilt()?.apply(&block, &replicas)?;
-            }
-            Part::End(_) => return Ok(self.rebuilt.take()),
-        }
-        Ok(None)
-    }
-
-    fn begun(&mut self, rebuilt: RebuiltRange) -> &mut RebuiltRange {
-        self.rebuilt.insert(rebuilt)
-    }
-
-    fn rebuilt(&mut self) -> Result<&mut RebuiltRange, MendError> {
-        self.rebuilt.as_mut().ok_or(Gap.into())
     }
 }
