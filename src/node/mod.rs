@@ -76,6 +76,9 @@ pub struct RunningNode {
     pub engine: Arc<Engine>,
     pub report: RecoveryReport,
     pub client_address: SocketAddr,
+    pub counts: Arc<Counts>,
+    /// What is durable of the log.
+    pub log: LogReader,
     checkpoints: Checkpoints,
     replication: RunningReplication,
     stop_clients: CancellationToken,
@@ -167,6 +170,8 @@ pub async fn start(
         engine,
         report,
         client_address,
+        counts: keeping.counts,
+        log: keeping.log,
         checkpoints: keeping.checkpoints,
         replication,
         stop_clients,

@@ -19,7 +19,15 @@ const EXIT_CODE_LOG_FAILED: u8 = 74;
 const EXIT_CODE_QUIT: u8 = 130;
 
 /// Runs a node until it is told to stop. Called outside of any runtime; logging is set up.
+///
+/// A build with the feature `sim` has code that must not serve anybody; it refuses.
 pub fn run(config: Config, folder: Folder) -> anyhow::Result<ExitCode> {
+    if cfg!(feature = "sim") {
+        anyhow::bail!(
+            "this binary was built with the feature `sim`, which is for the simulator alone; \
+             build the node without it"
+        );
+    }
     end_on_panic();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()

@@ -45,6 +45,22 @@ pub enum Folder {
     Rebuild,
 }
 
+/// Opens a node's state on seams of the caller's, such as devices that are simulated: the folder is locked and
+/// recovered as any other, but a store that is damaged is not set aside.
+pub async fn open_on(
+    seams: EngineSeams,
+    options: EngineOptions,
+    log: LogOptions,
+) -> anyhow::Result<Storage> {
+    let lock = seams.files.lock(LOCK).await.context("the folder's lock")?;
+    let recovered = recover(seams.clone(), options, log).await?;
+    Ok(Storage {
+        seams,
+        recovered,
+        lock,
+    })
+}
+
 /// Moves the state of the folder aside and opens it empty. Refused, with nothing changed, where there is no
 /// peer to take the state from, and for a folder of another node.
 pub async fn rebuild(config: &Config, options: EngineOptions) -> anyhow::Result<Storage> {

@@ -1,0 +1,3 @@
+fn main() {
+    mad_turmoil::rand::set_rng(rand::SeedableRng::seed_from_u64(1));
+}

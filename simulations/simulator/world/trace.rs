@@ -1,0 +1,105 @@
+//! The hash over everything that a run does: each frame's bytes, each file operation and its result, each
+//! operation of a client and its answer, in order, with simulated time. Two runs of one seed have the same.
+
+use std::fmt::Write as _;
+use std::fs::File;
+use std::io::{BufWriter, Write as _};
+use std::sync::Arc;
+
+use parking_lot::Mutex;
+use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+
+use super::time::SimTime;
+
+/// What an entry is about.
+#[derive(Debug, Clone, Copy)]
+#[repr(u8)]
+pub enum Kind {
+    /// A connection was opened, accepted, or failed to be.
+    Connection = 1,
+    /// Bytes were handed to a connection.
+    Sent = 2,
+    /// Bytes came out of a connection.
+    Received = 3,
+    /// An operation of a disk, with its result.
+    Disk = 4,
+    /// A step of a client.
+    Client = 5,
+    /// What the simulator did to the world, or saw of it.
+    World = 6,
+}
+
+/// Clones share it.
+#[derive(Clone)]
+pub struct Trace {
+    time: SimTime,
+    /// Guards the hash and the file.
+    state: Arc<Mutex<State>>,
+}
+
+struct State {
+    hasher: Xxh3Default,
+    entries: u64,
+    bytes: u64,
+    /// Every entry as a line, to find where two runs part.
+    lines: Option<BufWriter<File>>,
+    line: String,
+}
+
+impl Trace {
+    pub fn new(time: SimTime, lines: Option<File>) -> Self {
+        let state = State {
+            hasher: Xxh3Default::new(),
+            entries: 0,
+            bytes: 0,
+            lines: lines.map(BufWriter::new),
+            line: String::new(),
+        };
+        Self {
+            time,
+            state: Arc::new(Mutex::new(state)),
+        }
+    }
+
+    /// Notes what happened now, on the machine of this number.
+    pub fn note(&self, kind: Kind, machine: usize, what: &[u8], bytes: &[u8]) {
+        let now = self.time.now_micros();
+        let mut state = self.state.lock();
+        let state = &mut *state;
+        let mut head = [0; 25];
+        head[..8].copy_from_slice(&now.to_le_bytes());
+        head[8] = kind as u8;
+        head[9..17].copy_from_slice(&(machine as u64).to_le_bytes());
+        head[17..].copy_from_slice(&(what.len() as u64).to_le_bytes());
+        state.hasher.update(&head);
+        state.hasher.update(what);
+        state.hasher.update(&(bytes.len() as u64).to_le_bytes());
+        state.hasher.update(bytes);
+        state.entries += 1;
+        state.bytes += bytes.len() as u64;
+        if let Some(lines) = &mut state.lines {
+            state.line.clear();
+            let what = String::from_utf8_lossy(what);
+            let digest = xxh3_64(bytes);
+            let written = writeln!(
+                state.line,
+                "{now} {kind:?} {machine} {what} {}:{digest:016x}",
+                bytes.len()
+            );
+            if written.is_ok() && lines.write_all(state.line.as_bytes()).is_err() {
+                state.lines = None;
+            }
+        }
+    }
+
+    /// What was noted so far, in one number.
+    pub fn hash(&self) -> u128 {
+        self.state.lock().hasher.digest128()
+    }
+
+    /// Entries, and bytes in them.
+    pub fn size(&self) -> (u64, u64) {
+        let state = self.state.lock();
+        (state.entries, state.bytes)
+    }
+}
