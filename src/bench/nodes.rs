@@ -1,0 +1,151 @@
+//! The nodes that a run speaks to.
+
+use std::time::Duration;
+
+use anyhow::{Context, bail, ensure};
+use futures_util::future::try_join_all;
+
+use crate::client::{Client, ClientBuilder, ClientError, RetryElsewhere};
+use crate::wire::v1::{GetStatusResponse, NodeState};
+
+/// How long a call may be tried: what is unknown by then stays unknown.
+const DEADLINE: Duration = Duration::from_secs(10);
+/// Clients that share a connection. Well below the streams that a node takes on one, and few enough that a
+/// connection is no bottleneck.
+const CLIENTS_OF_CONNECTION_MAX: usize = 32;
+
+/// The nodes, each by its address, and how to speak to them.
+pub struct Nodes {
+    addresses: Vec<String>,
+    builder: ClientBuilder,
+}
+
+/// A node that has told who it is.
+pub struct Met {
+    pub region: String,
+    /// For questions beside the load, which do not wait behind it.
+    pub client: Client,
+}
+
+impl Nodes {
+    /// `builder` knows no endpoint yet.
+    pub fn new(addresses: Vec<String>, builder: ClientBuilder) -> Self {
+        Self { addresses, builder }
+    }
+
+    /// Asks all nodes who they are. An error if one does not serve, or they do not belong together.
+    pub async fn meet(&self) -> anyhow::Result<Vec<Met>> {
+        let asked = self.addresses.iter().map(|address| async move {
+            let client = self.connect(address)?;
+            let status = client.status().await.map_err(advised)?;
+            anyhow::Ok((address, client, status))
+        });
+        let met = try_join_all(asked).await?;
+        let statuses: Vec<&GetStatusResponse> = met.iter().map(|(.., status)| status).collect();
+        belong_together(&statuses)?;
+        let met = met.into_iter().map(|(_, client, status)| Met {
+            region: status.region,
+            client,
+        });
+        Ok(met.collect())
+    }
+
+    /// Clients spread evenly over the nodes, some of them on one connection.
+    pub fn clients(&self, clients: usize) -> anyhow::Result<Vec<Client>> {
+        let nodes = self.addresses.len();
+        let connections = clients.div_ceil(CLIENTS_OF_CONNECTION_MAX * nodes) * nodes;
+        let addresses = self.addresses.iter().cycle().take(connections);
+        let connected: Result<Vec<Client>, ClientError> =
+            addresses.map(|address| self.connect(address)).collect();
+        let connected = connected.context("a node's address")?;
+        let clients = connected.iter().cycle().take(clients);
+        Ok(clients.map(Client::session).collect())
+    }
+
+    fn connect(&self, address: &str) -> Result<Client, ClientError> {
+        let builder = self.builder.clone().endpoints([address]);
+        builder
+            // Each client is held to its node, so that figures are those of that node.
+            .retry_elsewhere(RetryElsewhere::Never)
+            .deadline(DEADLINE)
+            .connect_lazy()
+    }
+}
+
+fn belong_together(statuses: &[&GetStatusResponse]) -> anyhow::Result<()> {
+    let [first, rest @ ..] = statuses else {
+        bail!("no node is named");
+    };
+    for status in statuses {
+        let region = &status.region;
+        ensure!(
+            status.state() == NodeState::Ready && status.settled,
+            "the node of {region} is not ready; look with `likewise status`"
+        );
+    }
+    for (at, other) in rest.iter().enumerate() {
+        ensure!(
+            other.cluster == first.cluster,
+            "{} belongs to the cluster {}, and {} to {}: their counts have nothing in common",
+            first.region,
+            first.cluster,
+            other.region,
+            other.cluster
+        );
+        let same = statuses[..=at].iter().any(|one| one.epoch == other.epoch);
+        ensure!(!same, "the node of {} is named twice", other.region);
+    }
+    Ok(())
+}
+
+fn advised(error: ClientError) -> anyhow::Error {
+    match error {
+        ClientError::Unreachable { .. } => anyhow::anyhow!(
+            "{error}; start a node with `likewise serve`, or name others with --node"
+        ),
+        error => error.into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn status(cluster: &str, region: &str, epoch: &str) -> GetStatusResponse {
+        GetStatusResponse {
+            cluster: cluster.to_owned(),
+            region: region.to_owned(),
+            epoch: epoch.to_owned(),
+            state: NodeState::Ready.into(),
+            settled: true,
+            ..GetStatusResponse::default()
+        }
+    }
+
+    fn problem(statuses: &[GetStatusResponse]) -> String {
+        let statuses: Vec<_> = statuses.iter().collect();
+        belong_together(&statuses).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn nodes_of_one_cluster_belong_together() {
+        let both = [status("c", "us", "1"), status("c", "eu", "2")];
+        assert!(belong_together(&both.iter().collect::<Vec<_>>()).is_ok());
+        let strange = problem(&[status("c", "us", "1"), status("d", "eu", "2")]);
+        assert!(strange.contains("eu to d"), "{strange}");
+        let twice = problem(&[status("c", "us", "1"), status("c", "us", "1")]);
+        assert!(twice.contains("named twice"), "{twice}");
+        let mut rebuilding = status("c", "us", "1");
+        rebuilding.set_state(NodeState::Rebuilding);
+        assert!(problem(&[rebuilding]).contains("not ready"));
+    }
+
+    #[tokio::test]
+    async fn clients_are_spread_evenly_over_the_nodes() {
+        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(str::to_owned);
+        let nodes = Nodes::new(addresses.to_vec(), Client::builder());
+        for clients in [1, 3, 200] {
+            assert_eq!(nodes.clients(clients).expect("lazy").len(), clients);
+        }
+    }
+}
