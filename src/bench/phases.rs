@@ -9,8 +9,8 @@ const FILLING: u64 = 200_000;
 /// How long filling may take.
 const FILLING_MAX: Duration = Duration::from_secs(120);
 const FILLING_BATCH: usize = 1_000;
-/// Those who read beside a storm, and how often all of them together.
-const STORM_READERS: usize = 16;
+/// Those who read beside a storm, so many that one is free whenever a read is due, and how often all of them together.
+const STORM_READERS: usize = 200;
 const STORM_READS: f64 = 1_000.0;
 
 /// A part of a run in which everybody does the same all the while.
