@@ -168,7 +168,9 @@ async fn a_like_that_the_tool_did_not_make_is_found() {
 async fn each_of_several_nodes_counts_what_all_took() {
     let world = World::start(&["eu", "us"], |setup| setup).await;
     // Before a peer has answered, a node is not ready.
-    world.converge().await;
+    for region in ["eu", "us"] {
+        world.node(region).ready().await;
+    }
     let nodes = ["eu", "us"].map(|region| address(world.node(region)));
     // Users who like again do so at either node.
     let arguments = "mixed --name m --posts 5 --users 300 --clients 6 --batch 20 --dup-ratio 0.5 \

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{bail, ensure};
 use futures_util::future::try_join_all;
 
 use crate::client::{Client, ClientBuilder, ClientError, RetryElsewhere};
@@ -10,6 +10,8 @@ use crate::wire::v1::{GetStatusResponse, NodeState};
 
 /// How long a call may be tried: what is unknown by then stays unknown.
 const DEADLINE: Duration = Duration::from_secs(10);
+/// How long a node may take to say who it is: someone waits for the run to begin.
+const MEETING_DEADLINE: Duration = Duration::from_secs(3);
 /// Clients that share a connection. Well below the streams that a node takes on one, and few enough that a
 /// connection is no bottleneck.
 const CLIENTS_OF_CONNECTION_MAX: usize = 32;
@@ -36,14 +38,14 @@ impl Nodes {
     /// Asks all nodes who they are. An error if one does not serve, or they do not belong together.
     pub async fn meet(&self) -> anyhow::Result<Vec<Met>> {
         let asked = self.addresses.iter().map(|address| async move {
-            let client = self.connect(address)?;
-            let status = client.status().await.map_err(advised)?;
-            anyhow::Ok((address, client, status))
+            let asked = self.connect(address, MEETING_DEADLINE)?;
+            let status = asked.status().await.map_err(advised)?;
+            anyhow::Ok((self.connect(address, DEADLINE)?, status))
         });
         let met = try_join_all(asked).await?;
-        let statuses: Vec<&GetStatusResponse> = met.iter().map(|(.., status)| status).collect();
+        let statuses: Vec<&GetStatusResponse> = met.iter().map(|(_, status)| status).collect();
         belong_together(&statuses)?;
-        let met = met.into_iter().map(|(_, client, status)| Met {
+        let met = met.into_iter().map(|(client, status)| Met {
             region: status.region,
             client,
         });
@@ -55,19 +57,20 @@ impl Nodes {
         let nodes = self.addresses.len();
         let connections = clients.div_ceil(CLIENTS_OF_CONNECTION_MAX * nodes) * nodes;
         let addresses = self.addresses.iter().cycle().take(connections);
-        let connected: Result<Vec<Client>, ClientError> =
-            addresses.map(|address| self.connect(address)).collect();
-        let connected = connected.context("a node's address")?;
+        let connected: Result<Vec<Client>, ClientError> = addresses
+            .map(|address| self.connect(address, DEADLINE))
+            .collect();
+        let connected = connected?;
         let clients = connected.iter().cycle().take(clients);
         Ok(clients.map(Client::session).collect())
     }
 
-    fn connect(&self, address: &str) -> Result<Client, ClientError> {
+    fn connect(&self, address: &str, deadline: Duration) -> Result<Client, ClientError> {
         let builder = self.builder.clone().endpoints([address]);
         builder
             // Each client is held to its node, so that figures are those of that node.
             .retry_elsewhere(RetryElsewhere::Never)
-            .deadline(DEADLINE)
+            .deadline(deadline)
             .connect_lazy()
     }
 }
