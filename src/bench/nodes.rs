@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use anyhow::{bail, ensure};
-use futures_util::future::try_join_all;
+use futures_util::future::{join_all, try_join_all};
 
 use crate::client::{Client, ClientBuilder, ClientError, RetryElsewhere};
 use crate::wire::v1::{GetStatusResponse, NodeState};
@@ -52,15 +52,17 @@ impl Nodes {
         Ok(met.collect())
     }
 
-    /// Clients spread evenly over the nodes, some of them on one connection.
-    pub fn clients(&self, clients: usize) -> anyhow::Result<Vec<Client>> {
-        let nodes = self.addresses.len();
-        let connections = clients.div_ceil(CLIENTS_OF_CONNECTION_MAX * nodes) * nodes;
+    /// Clients spread evenly over the nodes, some of them on one connection, which is open by then where the node
+    /// can be reached.
+    pub async fn clients(&self, clients: usize) -> anyhow::Result<Vec<Client>> {
+        let connections = connections(clients, self.addresses.len());
         let addresses = self.addresses.iter().cycle().take(connections);
         let connected: Result<Vec<Client>, ClientError> = addresses
             .map(|address| self.connect(address, DEADLINE))
             .collect();
         let connected = connected?;
+        // A node that does not answer shows in what the clients meet.
+        drop(join_all(connected.iter().map(Client::status)).await);
         let clients = connected.iter().cycle().take(clients);
         Ok(clients.map(Client::session).collect())
     }
@@ -73,6 +75,11 @@ impl Nodes {
             .deadline(deadline)
             .connect_lazy()
     }
+}
+
+/// The same number to each node.
+fn connections(clients: usize, nodes: usize) -> usize {
+    clients.div_ceil(CLIENTS_OF_CONNECTION_MAX * nodes) * nodes
 }
 
 fn belong_together(statuses: &[&GetStatusResponse]) -> anyhow::Result<()> {
@@ -143,12 +150,12 @@ mod tests {
         assert!(problem(&[rebuilding]).contains("not ready"));
     }
 
-    #[tokio::test]
-    async fn clients_are_spread_evenly_over_the_nodes() {
-        let addresses = ["127.0.0.1:1", "127.0.0.1:2", "127.0.0.1:3"].map(str::to_owned);
-        let nodes = Nodes::new(addresses.to_vec(), Client::builder());
-        for clients in [1, 3, 200] {
-            assert_eq!(nodes.clients(clients).expect("lazy").len(), clients);
+    #[test]
+    fn each_node_has_as_many_connections_as_the_others() {
+        for (clients, nodes, expected) in
+            [(1, 1, 1), (1, 3, 3), (32, 1, 1), (33, 1, 2), (200, 3, 9)]
+        {
+            assert_eq!(connections(clients, nodes), expected);
         }
     }
 }

@@ -22,6 +22,7 @@ use super::reader::Reader;
 use super::report::{PhaseReport, Report, Times};
 use super::settings::Settings;
 use super::writer::Writer;
+use crate::client::Client;
 use crate::display::figures::{grouped, precise};
 use crate::display::progress::Progress;
 
@@ -34,6 +35,12 @@ struct Run {
     met: Vec<Met>,
     crowd: Arc<Crowd>,
     stop: CancellationToken,
+}
+
+/// The clients of a phase.
+struct Connected {
+    likers: Vec<Client>,
+    readers: Vec<Client>,
 }
 
 /// What a phase works with.
@@ -94,9 +101,13 @@ impl Run {
         phase: Phase,
         progress: &mut Progress,
     ) -> anyhow::Result<PhaseReport> {
+        let connected = Connected {
+            likers: self.connect(phase.likes.map(|likes| likes.clients)).await?,
+            readers: self.connect(phase.reads.map(|reads| reads.clients)).await?,
+        };
         let began = Instant::now();
         let stage = self.stage(&phase);
-        let mut clients = self.clients(number, &phase, &stage)?;
+        let mut clients = self.clients(number, &phase, &stage, connected);
         let done = CancellationToken::new();
         let working = async {
             while let Some(ended) = clients.join_next().await {
@@ -143,7 +154,21 @@ impl Run {
         }
     }
 
-    fn clients(&self, number: u64, phase: &Phase, stage: &Stage) -> anyhow::Result<JoinSet<()>> {
+    /// Before the phase begins, so that no handshake is timed.
+    async fn connect(&self, clients: Option<usize>) -> anyhow::Result<Vec<Client>> {
+        match clients {
+            Some(clients) => self.nodes.clients(clients).await,
+            None => Ok(Vec::new()),
+        }
+    }
+
+    fn clients(
+        &self,
+        number: u64,
+        phase: &Phase,
+        stage: &Stage,
+        connected: Connected,
+    ) -> JoinSet<()> {
         let first_seed = self.settings.seed.wrapping_add(number * SEEDS_OF_PHASE);
         let mut seeds = first_seed..;
         let mut chance = || SmallRng::seed_from_u64(seeds.next().unwrap_or_default());
@@ -153,7 +178,7 @@ impl Run {
                 hot_share: phase.hot_share,
                 dup_ratio: likes.dup_ratio,
             };
-            for client in self.nodes.clients(likes.clients)? {
+            for client in connected.likers {
                 let writer = Writer {
                     crowd: Arc::clone(&self.crowd),
                     meters: Arc::clone(&stage.meters),
@@ -166,7 +191,7 @@ impl Run {
             }
         }
         if let Some((reads, pace)) = &stage.reads {
-            for client in self.nodes.clients(reads.clients)? {
+            for client in connected.readers {
                 let reader = Reader {
                     crowd: Arc::clone(&self.crowd),
                     meters: Arc::clone(&stage.meters),
@@ -178,7 +203,7 @@ impl Run {
                 clients.spawn(reader.run(reads.posts));
             }
         }
-        Ok(clients)
+        clients
     }
 }
 

@@ -64,6 +64,7 @@ struct ReadArgs {
 
 /// What all kinds of load take.
 #[derive(Debug, Args)]
+#[command(mut_arg("nodes", |nodes| nodes.help("The nodes; each client is held to one of them")))]
 struct LoadArgs {
     /// Posts that are liked and read [default: 1000]
     #[arg(long, value_name = "NUMBER", allow_negative_numbers = true)]
