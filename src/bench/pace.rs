@@ -15,6 +15,8 @@ use tokio_util::sync::CancellationToken;
 const SLEEP_MIN: Duration = Duration::from_micros(50);
 /// So that the thread notices in time when the run ends.
 const SLEEP_MAX: Duration = Duration::from_millis(20);
+/// Turns that are due at the very end are taken all the same, if they are within this.
+const LAST_CALL: Duration = Duration::from_millis(20);
 
 /// Evenly spaced times, from the beginning of a phase on.
 #[derive(Debug, Clone, Copy, PartialEq)]
@@ -102,7 +104,11 @@ impl Pace {
             }
             Rhythm::Paced(schedule) => self.wait(schedule).await?,
         };
-        if self.stop.is_cancelled() || Instant::now() >= self.ends {
+        let grace = match self.has_schedule() {
+            true => LAST_CALL,
+            false => Duration::ZERO,
+        };
+        if self.stop.is_cancelled() || Instant::now() >= self.ends + grace {
             return None;
         }
         self.served.fetch_add(1, Ordering::Relaxed);
@@ -208,7 +214,7 @@ mod tests {
         let schedule = Schedule::new(1_000.0, SECOND / 100);
         let length = Duration::from_millis(20);
         let pace = Pace::begin(Rhythm::Paced(schedule), length, CancellationToken::new());
-        tokio::time::sleep(length).await;
+        tokio::time::sleep(length + LAST_CALL).await;
         assert_eq!(pace.turn().await, None, "the phase is over");
         let late = pace.late();
         assert_eq!((late.len(), pace.late_turns()), (10, 10));
