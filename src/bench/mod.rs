@@ -6,6 +6,7 @@
 mod audience;
 mod check;
 mod crowd;
+mod json;
 mod latency;
 mod ledger;
 mod meters;
