@@ -1,6 +1,6 @@
 //! The session with one peer, as a machine: inputs and the time come in, effects go out.
 //!
-//! Knows no task, socket, file or clock. What is durable comes in as [`Published`], the log as pieces
+//! Knows no task, socket, file or clock. What is durable comes in as [`Durable`], the log as pieces
 //! that the machine asked for, and the engine's verdict on a block as [`Verdict`]. Nothing but what is
 //! durable leaves. `docs/protocol.md` describes the exchange.
 
