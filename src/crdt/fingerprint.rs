@@ -11,6 +11,7 @@ use crate::ids::{ClusterId, CounterName, PostId, Replica, UserId};
 
 /// Ranges of posts that have a sum of their own.
 pub const RANGES: usize = 256;
+const RANGE_SHIFT: u32 = u64::BITS - RANGES.ilog2();
 
 /// The key of a cluster's hashes: entries of one cluster mean nothing in another.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -33,7 +34,22 @@ impl PostHash {
 
     /// The range whose sum the post's entries belong to.
     pub fn range(self) -> usize {
-        (self.0 >> 120) as usize
+        Self::range_of_order(self.order())
+    }
+
+    /// What posts are sorted by, and split over ranges: the upper half.
+    pub fn order(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+
+    pub fn range_of_order(order: u64) -> usize {
+        (order >> RANGE_SHIFT) as usize
+    }
+
+    /// The first and the last of a range.
+    pub fn orders_of_range(range: usize) -> (u64, u64) {
+        let first = (range as u64) << RANGE_SHIFT;
+        (first, first | ((1 << RANGE_SHIFT) - 1))
     }
 }
 

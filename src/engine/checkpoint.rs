@@ -5,7 +5,7 @@
 //! is synced through all that it may show; increments are read after the likers; the metadata is
 //! written when all rows are durable.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
@@ -15,21 +15,27 @@ use parking_lot::Mutex;
 
 use crate::codec::vector::{put_entries, put_frontier};
 use crate::crdt::dot::{ReplicaIndex, Replicas};
+use crate::crdt::fingerprint::{PostHash, RANGES};
+use crate::crdt::likers::Likers;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::commit::OutcomeUnknown;
+use crate::engine::packs;
 use crate::engine::post::Post;
 use crate::engine::record::put_done;
 use crate::engine::requests::Remembered;
 use crate::engine::rows::{
-    self, MetaRow, OrphanRow, ReplicaRow, RequestRow, RowError, StoredFigures,
+    self, MetaRow, OrphanRow, PackedPost, ReplicaRow, RequestRow, RowError, StoredFigures,
 };
 use crate::engine::{Engine, Instant, Settlement};
 use crate::ids::RequestId;
+use crate::limits::BUCKET_LIKERS_MAX;
 use crate::log::{LogReader, LogTrimmer, Position, RemoveError};
 use crate::seams::CheckpointStore;
 
-/// Bytes of rows that are gathered before they go to the store together.
+/// The default of [`Checkpointer::group_bytes`].
 const GROUP_BYTES: usize = 1 << 20;
+/// A post with more likers is not looked at for a pack.
+const PACKED_LIKERS_MAX: u64 = BUCKET_LIKERS_MAX as u64;
 
 /// Why a checkpoint was not finished. The one before it stays, and the next writes everything.
 #[derive(Debug, thiserror::Error)]
@@ -113,6 +119,8 @@ pub struct Checkpointer {
     trimmer: LogTrimmer,
     holds: Arc<LogHolds>,
     retention: Arc<dyn Retention>,
+    /// Bytes of rows that are gathered before they go to the store together. No order of rows depends on it.
+    pub group_bytes: usize,
     /// Rows that an unfinished checkpoint took from memory and may not have stored.
     unsure: bool,
     /// Where the newest checkpoint's replay begins.
@@ -142,6 +150,7 @@ impl Checkpointer {
             trimmer,
             holds,
             retention,
+            group_bytes: GROUP_BYTES,
             unsure: false,
             replay_from: None,
         }
@@ -170,8 +179,7 @@ impl Checkpointer {
         self.unsure = true;
         let instant = self.engine.instant();
         let mut group = Group::default();
-        self.store_likers(&mut group).await?;
-        self.store_figures(&mut group).await?;
+        self.store_posts(&mut group).await?;
         self.flush(&mut group).await?;
         self.store.sync().await?;
         let replay_from = instant.published.position;
@@ -186,56 +194,166 @@ impl Checkpointer {
         Ok(group.report)
     }
 
-    /// Shards from the last to the first, and ranges likewise: where a bucket was split or a post
-    /// spread since the last checkpoint, the upper parts are stored before the row shrinks that held them.
-    async fn store_likers(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
+    /// Everything that changed. Packs come last: a post that has outgrown its pack has all its own rows before
+    /// the pack is stored without it.
+    async fn store_posts(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
         let engine = self.engine.clone();
         let _all_stay = engine.pause_spreading();
-        for index in (0..engine.shards.len()).rev() {
-            let changed = engine.shards[index].lock().take_changed();
+        let mut packed = BTreeSet::new();
+        self.store_likers(group, &mut packed).await?;
+        self.store_figures(group, &mut packed).await?;
+        self.store_packs(group, packed).await
+    }
+
+    /// Shards from the last to the first, and ranges likewise: where a bucket was split or a post
+    /// spread since the last checkpoint, the upper parts are stored before the row shrinks that held them.
+    async fn store_likers(
+        &mut self,
+        group: &mut Group,
+        packed: &mut BTreeSet<u64>,
+    ) -> Result<(), CheckpointError> {
+        for index in (0..self.engine.shards.len()).rev() {
+            let changed = self.engine.shards[index].lock().take_changed();
             for post in changed {
-                self.store_part(index, &post, group).await?;
+                if !post.owns_rows() {
+                    packed.insert(post.hash.order());
+                    continue;
+                }
+                let ranges = self.engine.shards[index].lock().take_changed_ranges(&post);
+                for range in ranges.into_iter().rev() {
+                    self.store_bucket(index, &post, range, group).await?;
+                }
             }
         }
         Ok(())
     }
 
-    /// Stores the changed buckets of a post in a shard.
-    async fn store_part(
+    async fn store_bucket(
         &mut self,
         index: usize,
-        post: &Arc<Post>,
+        post: &Post,
+        (from, to): (u64, u64),
         group: &mut Group,
     ) -> Result<(), CheckpointError> {
-        let ranges = self.engine.shards[index].lock().take_changed_ranges(post);
-        for (from, to) in ranges.into_iter().rev() {
-            let row = {
-                let shard = self.engine.shards[index].lock();
-                let replicas = self.engine.replicas.all();
-                let likers = shard.likers(post).into_iter();
-                let likers = likers.flat_map(|likers| likers.in_range(from, to));
-                rows::encode_likers(likers.map(|liker| (&liker.user, &liker.dots)), &replicas)?
-            };
-            group.push(rows::likers_key(&post.id, from), row);
-            if group.bytes >= GROUP_BYTES {
-                self.flush(group).await?;
+        let row = {
+            let shard = self.engine.shards[index].lock();
+            let replicas = self.engine.replicas.all();
+            let likers = shard.likers(post).into_iter();
+            let likers = likers.flat_map(|likers| likers.in_range(from, to));
+            rows::encode_likers(likers.map(|liker| (&liker.user, &liker.dots)), &replicas)?
+        };
+        group.push(rows::likers_key(&post.id, from), row);
+        self.flush_full(group).await
+    }
+
+    async fn store_figures(
+        &mut self,
+        group: &mut Group,
+        packed: &mut BTreeSet<u64>,
+    ) -> Result<(), CheckpointError> {
+        let changed = std::mem::take(&mut *self.engine.changed_figures.lock());
+        for post in changed {
+            match post.owns_rows() {
+                true => self.store_figures_of(&post, group).await?,
+                false => drop(packed.insert(post.hash.order())),
             }
         }
         Ok(())
     }
 
-    async fn store_figures(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
-        let changed = std::mem::take(&mut *self.engine.changed_figures.lock());
-        for post in changed {
-            post.take_changed();
-            let figures = StoredFigures::of(&post.figures());
-            let row = rows::encode_figures(&figures, &self.engine.replicas.all())?;
-            group.push(rows::figures_key(&post.id), row);
-            if group.bytes >= GROUP_BYTES {
-                self.flush(group).await?;
+    async fn store_figures_of(
+        &mut self,
+        post: &Post,
+        group: &mut Group,
+    ) -> Result<(), CheckpointError> {
+        post.take_changed();
+        let figures = StoredFigures::of(&post.figures());
+        let row = rows::encode_figures(&figures, &self.engine.replicas.all())?;
+        group.push(rows::figures_key(&post.id), row);
+        self.flush_full(group).await
+    }
+
+    /// Packs from the last to the first: where one is split, the upper parts are stored before it shrinks.
+    async fn store_packs(
+        &mut self,
+        group: &mut Group,
+        mut packed: BTreeSet<u64>,
+    ) -> Result<(), CheckpointError> {
+        let mut posts: Vec<Arc<Post>> = Vec::new();
+        let mut read = RANGES;
+        while let Some(hash) = packed.pop_last() {
+            let range = PostHash::range_of_order(hash);
+            if range != read {
+                posts = self.small_posts(range);
+                read = range;
             }
+            let (from, to) = self.engine.packs.around(hash);
+            drop(packed.split_off(&from));
+            let begin = posts.partition_point(|post| post.hash.order() < from);
+            let end = posts.partition_point(|post| post.hash.order() <= to);
+            self.store_pack(from, &posts[begin..end], group).await?;
         }
         Ok(())
+    }
+
+    /// Posts of a range without rows of their own, in the order of their hashes.
+    fn small_posts(&self, range: usize) -> Vec<Arc<Post>> {
+        let mut posts = self.engine.directory.in_range(range);
+        posts.retain(|post| post.is_kept() && !post.owns_rows());
+        posts.sort_unstable_by(|a, b| (a.hash.order(), &a.id).cmp(&(b.hash.order(), &b.id)));
+        posts
+    }
+
+    async fn store_pack(
+        &mut self,
+        from: u64,
+        posts: &[Arc<Post>],
+        group: &mut Group,
+    ) -> Result<(), CheckpointError> {
+        let mut packed = Vec::with_capacity(posts.len());
+        for post in posts.iter().rev() {
+            match self.engine.take_for_pack(post) {
+                Some(small) => packed.push(small),
+                None => self.store_whole(post, group).await?,
+            }
+        }
+        for (from, posts) in packs::split(from, packed) {
+            self.engine.packs.begin_at(from);
+            let row = rows::encode_pack(&posts, &self.engine.replicas.all())?;
+            group.push(rows::pack_key(from), row);
+            self.flush_full(group).await?;
+        }
+        Ok(())
+    }
+
+    /// The post gets rows of its own: all that it has, the upper parts first.
+    async fn store_whole(&mut self, post: &Post, group: &mut Group) -> Result<(), CheckpointError> {
+        post.set_owns_rows();
+        let mut is_begun = false;
+        for index in (0..self.engine.shards.len()).rev() {
+            let ranges = {
+                let mut shard = self.engine.shards[index].lock();
+                drop(shard.take_changed_ranges(post));
+                shard.likers(post).map_or_else(Vec::new, Likers::ranges)
+            };
+            for (from, to) in ranges.into_iter().rev() {
+                self.store_bucket(index, post, (from, to), group).await?;
+                is_begun |= from == 0;
+            }
+        }
+        if !is_begun {
+            // Without a row from the first hash on, what the pack last had would speak.
+            let home = post.home(self.engine.shards.len());
+            self.store_bucket(home, post, (0, 0), group).await?;
+        }
+        self.store_figures_of(post, group).await
+    }
+
+    async fn flush_full(&mut self, group: &mut Group) -> Result<(), CheckpointError> {
+        match group.bytes >= self.group_bytes {
+            true => self.flush(group).await,
+            false => Ok(()),
+        }
     }
 
     /// Waits until the log is synced through all that the rows may show, then stores them.
@@ -330,6 +448,33 @@ impl Checkpointer {
             Some(position) => Ok(self.trimmer.remove_before(position).await?),
             None => Ok(0),
         }
+    }
+}
+
+impl Engine {
+    /// What a pack holds of the post; none if it has outgrown packs. Likers first, then figures, so that
+    /// increments are never behind the users they are credited with.
+    fn take_for_pack(&self, post: &Post) -> Option<PackedPost> {
+        if post.is_wide() || post.likers() > PACKED_LIKERS_MAX {
+            return None;
+        }
+        let mut shard = self.shards[post.home(self.shards.len())].lock();
+        drop(shard.take_changed_ranges(post));
+        let likers = shard.likers(post);
+        if likers.is_some_and(|likers| likers.ranges().len() > 1) {
+            return None;
+        }
+        let likers = likers.into_iter().flat_map(Likers::iter);
+        let likers = likers.map(|liker| (liker.user.clone(), liker.dots.clone()));
+        let likers = likers.collect();
+        drop(shard);
+        post.take_changed();
+        let packed = PackedPost {
+            id: post.id.clone(),
+            figures: StoredFigures::of(&post.figures()),
+            likers,
+        };
+        packs::fits(&packed).then_some(packed)
     }
 }
 

@@ -26,6 +26,7 @@ pub mod lineage;
 pub mod mending;
 pub mod merge;
 pub mod orphans;
+mod packs;
 pub mod post;
 pub mod published;
 pub mod read;
@@ -43,6 +44,7 @@ pub mod section;
 pub mod shard;
 pub mod snapshot;
 pub mod stage;
+mod stored;
 #[cfg(test)]
 mod tests;
 pub mod watch;
@@ -71,6 +73,7 @@ use crate::engine::commit::{CommitQueue, CommitWait};
 use crate::engine::completeness::Completeness;
 use crate::engine::freeze::Freezer;
 use crate::engine::orphans::Orphans;
+use crate::engine::packs::Packs;
 use crate::engine::post::{Directory, Post};
 use crate::engine::published::{Board, Published};
 use crate::engine::regions::Regions;
@@ -129,6 +132,7 @@ pub struct Engine {
     spreading_paused: AtomicBool,
     /// Posts whose figures changed since a checkpoint took them, each once.
     changed_figures: Mutex<Vec<Arc<Post>>>,
+    packs: Packs,
     /// Guards the application of peers' blocks and snapshots: one at a time, so that each replica's
     /// numbers are applied without gaps.
     remote: Mutex<()>,
@@ -197,6 +201,7 @@ impl Engine {
             directory: Directory::default(),
             spreading_paused: AtomicBool::new(false),
             changed_figures: Mutex::default(),
+            packs: Packs::default(),
             remote: Mutex::default(),
             orphans: Mutex::default(),
             frontier: RwLock::default(),

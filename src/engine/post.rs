@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::crdt::changes::Changes;
 use crate::crdt::figures::Figures;
-use crate::crdt::fingerprint::{PostHash, UserHash};
+use crate::crdt::fingerprint::{PostHash, RANGES, UserHash};
 use crate::ids::PostId;
 
 /// A post's place in the directory of this process. Never stored or sent.
@@ -37,6 +37,8 @@ pub struct Post {
     /// How often likers or figures changed, for readers that must know whether they saw one state. Raised
     /// under the lock of the shard that changed, after the change.
     changes: AtomicU64,
+    /// Whether the store has it in rows of its own. Once it has, it keeps them.
+    owns_rows: AtomicBool,
 }
 
 impl Post {
@@ -52,6 +54,7 @@ impl Post {
             changed: AtomicBool::new(false),
             kept: AtomicBool::new(false),
             changes: AtomicU64::new(0),
+            owns_rows: AtomicBool::new(false),
         }
     }
 
@@ -111,7 +114,15 @@ impl Post {
         self.watched.store(watched, Ordering::Release);
     }
 
-    fn is_kept(&self) -> bool {
+    pub(super) fn owns_rows(&self) -> bool {
+        self.owns_rows.load(Ordering::Acquire)
+    }
+
+    pub(super) fn set_owns_rows(&self) {
+        self.owns_rows.store(true, Ordering::Release);
+    }
+
+    pub(super) fn is_kept(&self) -> bool {
         self.kept.load(Ordering::Acquire)
     }
 
@@ -142,11 +153,9 @@ pub fn range_of_shard(shard: usize, shards: usize) -> (u64, u64) {
     (from as u64, (from + width - 1) as u64)
 }
 
-const PARTS: usize = 64;
-
 type Part = RwLock<HashMap<PostId, Arc<Post>>>;
 
-/// All posts by name. One that was ever written stays: without likers it still has its increments. One that
+/// All posts by name, in a part for each range of the frozen hash. One that was ever written stays: without likers it still has its increments. One that
 /// was only asked for or watched is forgotten when the last who holds it lets go.
 pub struct Directory {
     parts: Box<[Part]>,
@@ -175,7 +184,7 @@ impl Numbers {
 impl Default for Directory {
     fn default() -> Self {
         Self {
-            parts: (0..PARTS).map(|_| RwLock::default()).collect(),
+            parts: (0..RANGES).map(|_| RwLock::default()).collect(),
             numbers: Mutex::default(),
             kept: AtomicUsize::new(0),
         }
@@ -184,7 +193,7 @@ impl Default for Directory {
 
 impl Directory {
     fn part(&self, id: &PostId) -> &Part {
-        &self.parts[(PostHash::of(id).0 >> 64) as usize % PARTS]
+        &self.parts[PostHash::of(id).range()]
     }
 
     /// A post of which anything was ever written.
@@ -246,13 +255,7 @@ impl Directory {
 
     /// The posts of one range of the frozen hash, in no order.
     pub fn in_range(&self, range: usize) -> Vec<Arc<Post>> {
-        let mut found = Vec::new();
-        for part in &self.parts {
-            let part = part.read();
-            let posts = part.values().filter(|post| post.hash.range() == range);
-            found.extend(posts.cloned());
-        }
-        found
+        self.parts[range].read().values().cloned().collect()
     }
 
     /// All posts that were ever written, in the order of their names.

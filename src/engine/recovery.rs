@@ -25,6 +25,7 @@ use crate::engine::requests::Done;
 use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
 use crate::engine::section::Section;
 use crate::engine::stage;
+use crate::engine::stored::{Assembly, Place, StoredPost};
 use crate::engine::{Engine, EngineOptions, Settlement};
 use crate::ids::{PostId, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
@@ -32,6 +33,8 @@ use crate::log::{
     self, LogIdentity, LogOptions, LogReader, LogReport, LogSeams, LogTrimmer, OpenError,
     OpenedLog, Position, Record, SparePreparer, VisitError,
 };
+#[cfg(feature = "sim")]
+use crate::planted::{Bug, is_planted};
 use crate::seams::{CheckpointStore, Clock, Files, Randomness};
 
 /// Rows that are read from the store at a time.
@@ -147,6 +150,10 @@ fn assemble(engine: Engine, opened: OpenedLog, sums: RangeSums, no_meta: bool) -
         log: report,
     };
     let engine = Arc::new(engine);
+    #[cfg(feature = "sim")]
+    if is_planted(Bug::EpochReused) {
+        engine.reuse_epoch();
+    }
     let frontier = engine.frontier.read().clone();
     let committer = Committer::new(engine.clone(), writer, frontier, sums);
     Recovered {
@@ -286,31 +293,14 @@ fn add_prints(sums: &mut RangeSums, section: &Section) {
     }
 }
 
-/// A post as the store has it.
-struct Loading {
-    id: PostId,
-    figures: StoredFigures,
-    /// By the first hash of each row, ascending.
-    likers: Vec<(u64, Vec<(UserId, Dots)>)>,
-}
-
-impl Loading {
-    fn new(id: PostId) -> Self {
-        Self {
-            id,
-            figures: StoredFigures::default(),
-            likers: Vec::new(),
-        }
-    }
-}
-
 async fn load_rows(
     engine: &Engine,
     store: &dyn CheckpointStore,
     sums: &mut RangeSums,
 ) -> Result<(), RecoveryError> {
     let mut after = None;
-    let mut loading: Option<Loading> = None;
+    let mut assembly = Assembly::default();
+    let mut install = |id, post| engine.install(&id, post, sums);
     loop {
         let rows = store
             .scan(after, SCAN_ROWS)
@@ -321,59 +311,59 @@ async fn load_rows(
         };
         after = Some(last.clone());
         for (key, row) in &rows {
-            load_row(engine, (key, row), &mut loading, sums).map_err(bad_row(key))?;
+            let Some(read) = rows::post_key(key).map_err(bad_row(key))? else {
+                continue;
+            };
+            if let PostKey::Pack(from) = read {
+                engine.packs.begin_at(from);
+            }
+            let added = assembly.add(read, row, &engine.replicas, &mut install);
+            added.map_err(bad_row(key))?;
         }
     }
-    if let Some(post) = loading {
-        engine.install(post, sums);
-    }
+    assembly.finish(&mut install);
     Ok(())
 }
 
-fn load_row(
-    engine: &Engine,
-    (key, row): (&[u8], &[u8]),
-    loading: &mut Option<Loading>,
-    sums: &mut RangeSums,
-) -> Result<(), RowError> {
-    let Some(key) = rows::post_key(key)? else {
-        return Ok(());
-    };
-    let (PostKey::Figures(id) | PostKey::Likers(id, _)) = &key;
-    if loading.as_ref().is_none_or(|post| post.id != *id)
-        && let Some(done) = loading.replace(Loading::new(id.clone()))
-    {
-        engine.install(done, sums);
-    }
-    let post = loading.as_mut().expect("just set");
-    match key {
-        PostKey::Figures(_) => post.figures = rows::decode_figures(row, &engine.replicas)?,
-        PostKey::Likers(_, from) => {
-            let likers = rows::decode_likers(row, &engine.replicas)?;
-            post.likers.push((from, likers));
+#[cfg(feature = "sim")]
+impl Engine {
+    /// The planted bug: the process goes on under the replica of this region that came furthest.
+    fn reuse_epoch(&self) {
+        let all = self.replicas.all();
+        let frontier = self.frontier.read();
+        let ours = frontier.vector().iter();
+        let ours = ours.filter(|(replica, _)| all.id(*replica).region == self.options.region);
+        if let Some((replica, last)) = ours.max_by_key(|(_, last)| *last) {
+            self.queue.resume(replica, last);
         }
     }
-    Ok(())
 }
 
 impl Engine {
-    /// Puts a loaded post into memory. A row speaks for the hashes up to the next row's.
-    fn install(&self, loading: Loading, sums: &mut RangeSums) {
-        let post = self.directory.get_or_create(&loading.id);
+    /// Puts a post into memory.
+    fn install(&self, id: &PostId, stored: StoredPost, sums: &mut RangeSums) {
+        let post = self.directory.get_or_create(id);
         let mut figures = post.figures();
-        if loading.likers.len() > 1 && self.shards.len() > 1 {
+        if stored.likers.len() > 1 && self.shards.len() > 1 {
             post.set_wide();
         }
+        let place = stored.place;
+        if place != Place::Pack {
+            post.set_owns_rows();
+        }
+        let (stored_figures, buckets) = stored.into_parts();
         let mut changes = Changes::default();
-        let ends = loading.likers.iter().skip(1).map(|(from, _)| from - 1);
-        let ends: Vec<u64> = ends.chain([u64::MAX]).collect();
-        for ((from, likers), to) in loading.likers.into_iter().zip(ends) {
-            self.install_bucket(&post, (from, to), likers, &mut changes);
+        for (range, likers) in buckets {
+            self.install_bucket(&post, range, likers, &mut changes);
         }
         sums.add(post.hash.range(), changes.fingerprint);
         self.count_likers(changes.likers());
         post.credit(&mut figures, &changes);
-        self.install_figures(&post, &mut figures, &loading.figures, sums);
+        self.install_figures(&post, &mut figures, &stored_figures, sums);
+        drop(figures);
+        if place == Place::Both {
+            self.mark_post_changed(&post);
+        }
     }
 
     fn install_bucket(

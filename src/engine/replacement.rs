@@ -188,10 +188,10 @@ impl Engine {
             false => post.home(self.shards.len()),
         };
         let mut shard = self.shards[index].lock();
-        let likers = shard.likers(post).into_iter();
-        let has_bucket = likers
-            .flat_map(Likers::ranges)
-            .any(|(start, _)| start == from);
+        let has_bucket = match shard.likers(post) {
+            Some(likers) => likers.ranges().iter().any(|(start, _)| *start == from),
+            None => shard.range_of(post).0 == from,
+        };
         if !has_bucket {
             shard.likers_mut(post).begin_bucket(from);
         }

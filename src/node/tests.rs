@@ -259,7 +259,7 @@ async fn a_damaged_row_is_found_by_the_scrub_and_written_again() {
     let mut seats = cluster(&["ap", "eu", "us"], (OFTEN_MS, OFTEN_MS)).await;
     let eu = seats[1].is();
     checkpointed(eu).await;
-    let key = rows::likers_key(&post("p"), 0);
+    let key = rows::pack_key(PostHash::orders_of_range(range()).0);
     let row = eu.store.get(&key).await.expect("reads").expect("stored");
     let mut bad = row.to_vec();
     bad[20] ^= 1;
@@ -267,7 +267,7 @@ async fn a_damaged_row_is_found_by_the_scrub_and_written_again() {
     eu.store.apply(bad).await.expect("written");
     until("the row as it was", async || {
         let again = eu.store.get(&key).await.expect("reads");
-        again.is_some_and(|again| rows::decode_likers(&again, eu.node.engine.replicas()).is_ok())
+        again.is_some_and(|again| rows::decode_pack(&again, eu.node.engine.replicas()).is_ok())
     })
     .await;
     until("told", async || eu.counted("ranges_mended").await == 1).await;

@@ -5,10 +5,12 @@ use std::sync::Arc;
 use super::support::{
     Cutting, Machine, Node, add, assert_entries, like, post, unlike, unlike_dots, user,
 };
+use crate::crdt::fingerprint::PostHash;
+use crate::engine::Engine;
 use crate::engine::checkpoint::Checkpointer;
 use crate::engine::mending::{Arriving, Checked, Hearsay, Mender, Outcome};
+use crate::engine::rows::{self, PostKey};
 use crate::engine::snapshot::{Part, Wanted};
-use crate::engine::{Engine, rows};
 use crate::ids::Replica;
 
 fn mender(machine: &Machine, node: &Node) -> Mender {
@@ -20,7 +22,7 @@ fn mender(machine: &Machine, node: &Node) -> Mender {
 }
 
 fn range(post_id: &str) -> usize {
-    crate::crdt::fingerprint::PostHash::of(&post(post_id)).range()
+    PostHash::of(&post(post_id)).range()
 }
 
 fn views(node: &Node) -> i64 {
@@ -38,7 +40,17 @@ fn is_whole(node: &Node) -> bool {
 /// A node with all kinds of entries, half of them in a checkpoint. Returns a dot that another replica made
 /// and this node has not seen, and has removed.
 async fn filled(machine: &Machine) -> (Node, (Replica, u64)) {
+    filled_with(machine, 0).await
+}
+
+/// Too many likers for a pack.
+const CROWD: usize = 600;
+
+async fn filled_with(machine: &Machine, crowd: usize) -> (Node, (Replica, u64)) {
     let mut node = machine.start().await;
+    for number in 0..crowd {
+        node.like("p", &format!("crowd{number}")).await;
+    }
     for number in 0..40 {
         node.like("p", &format!("u{number}")).await;
     }
@@ -152,10 +164,17 @@ async fn a_lost_orphan_removal_comes_back() {
     memory_is_mended(|engine, (replica, seq)| engine.damage_orphan(replica, *seq)).await;
 }
 
+/// The key of the pack that holds the post while it is small.
+fn pack() -> Vec<u8> {
+    rows::pack_key(PostHash::orders_of_range(range("p")).0)
+}
+
 /// Changes a row of the post, and finds it.
 async fn row_is_mended(change: impl Fn(&Node, Vec<u8>) -> Option<Vec<u8>>, key: Vec<u8>) {
     let machine = Machine::new("eu", 1);
-    let (mut node, _) = filled(&machine).await;
+    let is_of_packs = matches!(rows::post_key(&key), Ok(Some(PostKey::Pack(_))));
+    let crowd = if is_of_packs { 0 } else { CROWD };
+    let (mut node, _) = filled_with(&machine, crowd).await;
     node.checkpointer.checkpoint().await.expect("stored");
     let (fingerprint, before) = (node.fingerprint(), shown(&node));
     let store = mender(&machine, &node).store;
@@ -180,12 +199,14 @@ async fn a_damaged_row_is_written_again() {
     };
     row_is_mended(flipped, rows::likers_key(&post("p"), 0)).await;
     row_is_mended(flipped, rows::figures_key(&post("p"))).await;
+    row_is_mended(flipped, pack()).await;
 }
 
 #[tokio::test]
 async fn a_lost_row_is_written_again() {
     row_is_mended(|_, _| None, rows::likers_key(&post("p"), 0)).await;
     row_is_mended(|_, _| None, rows::figures_key(&post("p"))).await;
+    row_is_mended(|_, _| None, pack()).await;
 }
 
 #[tokio::test]
@@ -205,6 +226,40 @@ async fn a_row_that_was_changed_with_its_checksum_is_written_again() {
         Some(row.expect("small").to_vec())
     };
     row_is_mended(none, rows::likers_key(&post("p"), 1 << 63)).await;
+    let fewer = |node: &Node, row: Vec<u8>| {
+        let mut posts = rows::decode_pack(&row, node.engine.replicas()).expect("a row");
+        posts[0].likers.pop();
+        let row = rows::encode_pack(&posts, &node.engine.replicas().all());
+        Some(row.expect("small").to_vec())
+    };
+    row_is_mended(fewer, pack()).await;
+    let none = |node: &Node, _: Vec<u8>| {
+        let row = rows::encode_pack(&[], &node.engine.replicas().all());
+        Some(row.expect("small").to_vec())
+    };
+    let own = PostHash::of(&post("p")).order();
+    row_is_mended(none, rows::pack_key(own)).await;
+}
+
+/// Rows of its own that a packed post should not have would speak after a restart.
+#[tokio::test]
+async fn rows_of_its_own_beside_a_pack_are_written_again() {
+    let machine = Machine::new("eu", 1);
+    let (mut node, _) = filled(&machine).await;
+    node.checkpointer.checkpoint().await.expect("stored");
+    let (fingerprint, before) = (node.fingerprint(), shown(&node));
+    let none = rows::encode_likers(std::iter::empty(), &node.engine.replicas().all());
+    let stray = Some(none.expect("small"));
+    machine
+        .device
+        .tamper(&rows::likers_key(&post("p"), 0), stray);
+    let found = scrub(&machine, &node).await;
+    assert_eq!((found.outcome, found.rows), (Outcome::RowsMended, 1));
+    node.checkpointer.checkpoint().await.expect("stored");
+    assert_eq!(scrub(&machine, &node).await.outcome, Outcome::Sound);
+    node.kill().await;
+    let node = machine.start().await;
+    assert_eq!((node.fingerprint(), shown(&node)), (fingerprint, before));
 }
 
 /// The node's range, as it crosses the wire.

@@ -252,7 +252,8 @@ impl Driver {
             }
             Happened::Heard => self.hand_over_news(),
             Happened::Room => {}
-            Happened::Time => self.feed(Input::Tick),
+            // At rest nothing is published, and the clock goes on all the same.
+            Happened::Time => self.feed(Input::Published(durable(&self.exchange.engine))),
             Happened::Lost => self.lose("the stream was closed".to_owned()),
             Happened::Frame(None) => self.lose("the peer ended the stream".to_owned()),
             Happened::Frame(Some(Err(status))) => match malformed(&status) {

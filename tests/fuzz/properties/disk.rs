@@ -7,7 +7,7 @@ use bytes::Bytes;
 use likewise::adapters::simulated_disk::SimulatedDisk;
 use likewise::adapters::system::SeededRandomness;
 use likewise::engine::replicas::ReplicaTable;
-use likewise::engine::rows;
+use likewise::engine::rows::{self, PostKey};
 use likewise::engine::stage as staged;
 use likewise::ids::{ClusterId, Region};
 use likewise::log::{
@@ -41,13 +41,24 @@ pub fn rows(bytes: &[u8]) {
                 figures
             );
         }
+        if let Ok(posts) = rows::decode_pack(row, &table) {
+            let again = rows::encode_pack(&posts, &table.all()).expect("our own");
+            assert_eq!(rows::decode_pack(&again, &table).expect("our own"), posts);
+        }
         if let Ok(meta) = rows::decode_meta(row) {
             let again = rows::encode_meta(&meta).expect("our own");
             let read = rows::decode_meta(&again).expect("our own");
             assert_eq!(rows::encode_meta(&read).expect("our own"), again);
         }
         drop(rows::decode_shows(row));
-        drop(rows::post_key(row));
+        if let Ok(Some(key)) = rows::post_key(row) {
+            let again = match &key {
+                PostKey::Pack(from) => rows::pack_key(*from),
+                PostKey::Figures(post) => rows::figures_key(post),
+                PostKey::Likers(post, from) => rows::likers_key(post, *from),
+            };
+            assert_eq!(again, row);
+        }
     }
 }
 
