@@ -8,6 +8,7 @@ pub mod causes;
 pub mod counts;
 pub mod ids;
 pub mod limits;
+pub mod planted;
 pub mod versions;
 
 pub mod crdt;
@@ -39,6 +40,8 @@ pub mod node;
 pub mod display;
 
 pub mod demo;
+
+pub mod bench;
 
 pub mod cli;
 

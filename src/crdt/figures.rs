@@ -11,6 +11,7 @@ use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::fingerprint::Fingerprint;
 use crate::crdt::pn_counter::{CounterEntry, PnCounter};
 use crate::ids::CounterName;
+use crate::planted::{Bug, is_planted};
 
 /// One replica's part of the like counter.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -79,6 +80,10 @@ impl Figures {
     ) -> Fingerprint {
         let mut change = Fingerprint::default();
         let entry = self.entry(replica);
+        let increments = match is_planted(Bug::SumForMaximum) {
+            true => entry.increments + increments,
+            false => increments,
+        };
         if increments <= entry.increments {
             return change;
         }
@@ -131,6 +136,16 @@ impl Figures {
             self.entry(*replica).credited = *credited;
         }
         self.likers = credits.values().sum();
+    }
+
+    /// The planted bug: what these replicas counted is gone.
+    #[cfg(feature = "sim")]
+    pub(crate) fn drop_increments(&mut self, replicas: &[ReplicaIndex]) {
+        for entry in &mut self.likes {
+            if replicas.contains(&entry.replica) {
+                entry.increments = entry.credited;
+            }
+        }
     }
 
     /// Damage on purpose: a figure changes and nothing else knows.

@@ -16,6 +16,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::engine::section::Section;
 use crate::engine::{Engine, Settlement};
+use crate::planted::{Bug, is_planted};
 
 /// One range of a durable state.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -78,7 +79,10 @@ pub(super) struct Ledger {
 pub(super) fn touched(section: &Section) -> Vec<(usize, Dot)> {
     let mut touched: Vec<(usize, Dot)> = section.further.clone();
     if let Some(dot) = section.last_dot() {
-        for (range, _) in &section.prints {
+        for (range, change) in &section.prints {
+            if is_planted(Bug::ChangedByEffectAlone) && *change == Fingerprint::default() {
+                continue;
+            }
             if touched.last() != Some(&(*range, dot)) {
                 touched.push((*range, dot));
             }

@@ -21,6 +21,7 @@ use crate::engine::published::Published;
 use crate::engine::section::Section;
 use crate::limits::COMMIT_BYTES_MAX;
 use crate::log::Room;
+use crate::planted::{Bug, is_planted};
 
 /// The order of slots. What was read from memory may leave the node once the log is synced through the
 /// last ticket that was drawn when the reading was done.
@@ -229,6 +230,9 @@ impl CommitQueue {
         filling.unfilled += 1;
         drop(filling);
         state.next_seq += demand.events;
+        if is_planted(Bug::NumberNeverLogged) && state.next_seq.is_multiple_of(16) {
+            state.next_seq += 1;
+        }
         state.next_ticket += 1;
         state.open_slots += 1;
         state.open_bytes += demand.bytes;
@@ -249,6 +253,14 @@ impl CommitQueue {
         let mut state = self.state.lock();
         state.own = own;
         state.next_seq = 1;
+    }
+
+    /// Goes on under the replica of an earlier process.
+    #[cfg(feature = "sim")]
+    pub(super) fn resume(&self, own: ReplicaIndex, last: u64) {
+        let mut state = self.state.lock();
+        state.own = own;
+        state.next_seq = last + 1;
     }
 
     /// Waits until everything is durable that was drawn until now.

@@ -25,6 +25,7 @@ use crate::engine::section::Section;
 use crate::ids::CounterName;
 use crate::limits::BLOCK_EVENTS_MAX;
 use crate::log::{AppendError, LogWriter, Position, RecordKind};
+use crate::planted::{Bug, is_planted};
 
 /// What is durable, as the committer keeps it up.
 pub struct Committer {
@@ -93,6 +94,10 @@ impl Committer {
         let replicas = self.engine.replicas.all();
         let touched: Vec<(usize, Dot)> = sections.iter().flat_map(touched).collect();
         let (record, runs) = record_of(&mut sections, &replicas);
+        let is_early = is_planted(Bug::AcknowledgedBeforeSync);
+        if is_early {
+            self.publish(batch, last, (&sections, &touched), &runs);
+        }
         if !record.blocks.is_empty() || !record.requests.is_empty() {
             let payload = encode(&record, &replicas);
             let records = vec![(RecordKind(COMMIT_RECORD), vec![payload])];
@@ -106,7 +111,9 @@ impl Committer {
             };
             self.position = self.log.append(records, context).await?.end;
         }
-        self.publish(batch, last, (&sections, &touched), &runs);
+        if !is_early {
+            self.publish(batch, last, (&sections, &touched), &runs);
+        }
         Ok(())
     }
 
@@ -143,7 +150,8 @@ impl Committer {
             // With the board: whoever saw one of the two finds the other no older.
             let mut ledger = self.engine.ledger.lock();
             ledger.note(touched);
-            if sections.iter().any(|section| section.raise.is_some()) {
+            let is_raised = sections.iter().any(|section| section.raise.is_some());
+            if is_raised && !is_planted(Bug::ChangedWithoutMerge) {
                 ledger.rebase(published.short.clone());
             }
             ledger.publish(published.clone());
@@ -237,7 +245,10 @@ fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
         }
         let first = section.first.expect("local events have numbers");
         match runs.last_mut() {
-            Some(run) if run.first.replica == first.replica => {
+            Some(run)
+                if run.first.replica == first.replica
+                    && !(is_planted(Bug::NumberNeverLogged) && run.next_seq() != first.seq) =>
+            {
                 assert_eq!(
                     run.next_seq(),
                     first.seq,

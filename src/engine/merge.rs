@@ -27,6 +27,7 @@ use crate::engine::section::{Raise, Section};
 use crate::engine::snapshot::{Beginning, Chunk, ChunkPart, Course, CourseError, Part};
 use crate::engine::{Engine, Settlement};
 use crate::ids::{PostId, UserId};
+use crate::planted::{Bug, is_planted};
 
 /// Why a staged snapshot was not merged.
 #[derive(Debug, thiserror::Error)]
@@ -79,7 +80,9 @@ pub async fn merge_stage(
         engine.release();
         return Ok(());
     }
-    engine.take_orphans(&beginning.orphans)?;
+    if !is_planted(Bug::RemovesForgotten) {
+        engine.take_orphans(&beginning.orphans)?;
+    }
     let mut parts = staged.open().await?;
     while let Some(part) = parts.next().await? {
         if let Part::Chunks(group) = part {
@@ -102,10 +105,15 @@ pub async fn merge_stage(
         }
     }
     engine.empty_the_rest(beginning, &named)?;
+    if is_planted(Bug::RaisedAfterCheckpoint) {
+        checkpointer.checkpoint_of_merge().await?;
+    }
     engine.raise(beginning)?;
     apply_tail(engine, staged.open().await?).await?;
     engine.raise_log_floor(reached);
-    checkpointer.checkpoint_of_merge().await?;
+    if !is_planted(Bug::RaisedAfterCheckpoint) {
+        checkpointer.checkpoint_of_merge().await?;
+    }
     engine
         .publish_raise(reached, beginning.retired.clone())
         .await?;
@@ -156,7 +164,10 @@ impl Engine {
         let held = raised
             .iter()
             .filter(|(replica, seq)| before.get(*replica) < *seq);
-        *self.held.write() = Some(held.collect());
+        *self.held.write() = match is_planted(Bug::HeldEventsApplied) {
+            true => None,
+            false => Some(held.collect()),
+        };
         self.set_settlement(Settlement::Merging);
         self.merges.fetch_add(1, Ordering::AcqRel);
         before

@@ -33,6 +33,8 @@ use crate::log::{
     self, LogIdentity, LogOptions, LogReader, LogReport, LogSeams, LogTrimmer, OpenError,
     OpenedLog, Position, Record, SparePreparer, VisitError,
 };
+#[cfg(feature = "sim")]
+use crate::planted::{Bug, is_planted};
 use crate::seams::{CheckpointStore, Clock, Files, Randomness};
 
 /// Rows that are read from the store at a time.
@@ -148,6 +150,10 @@ fn assemble(engine: Engine, opened: OpenedLog, sums: RangeSums, no_meta: bool) -
         log: report,
     };
     let engine = Arc::new(engine);
+    #[cfg(feature = "sim")]
+    if is_planted(Bug::EpochReused) {
+        engine.reuse_epoch();
+    }
     let frontier = engine.frontier.read().clone();
     let committer = Committer::new(engine.clone(), writer, frontier, sums);
     Recovered {
@@ -317,6 +323,20 @@ async fn load_rows(
     }
     assembly.finish(&mut install);
     Ok(())
+}
+
+#[cfg(feature = "sim")]
+impl Engine {
+    /// The planted bug: the process goes on under the replica of this region that came furthest.
+    fn reuse_epoch(&self) {
+        let all = self.replicas.all();
+        let frontier = self.frontier.read();
+        let ours = frontier.vector().iter();
+        let ours = ours.filter(|(replica, _)| all.id(*replica).region == self.options.region);
+        if let Some((replica, last)) = ours.max_by_key(|(_, last)| *last) {
+            self.queue.resume(replica, last);
+        }
+    }
 }
 
 impl Engine {

@@ -19,6 +19,7 @@ use crate::engine::commit::{CommitWait, Demand, Refused, Slot};
 use crate::engine::post::Post;
 use crate::engine::section::{RemoteBlock, Section};
 use crate::ids::UserId;
+use crate::planted::{Bug, is_planted};
 
 /// What became of a peer's block.
 pub enum Applied {
@@ -59,6 +60,11 @@ impl Engine {
         self.check_own(&decoded)?;
         let _one_at_a_time = self.remote.lock();
         let have = self.frontier.read().get(decoded.replica);
+        if is_planted(Bug::KnownNumberAccepted) && decoded.last_seq() <= have {
+            let have = decoded.first_seq - 1;
+            let none = || Ok(None::<Slot>);
+            drop(self.apply_block(&decoded, have, Section::default(), none));
+        }
         if decoded.replica == self.own_covered().0 || decoded.last_seq() <= have {
             return Ok(Applied::Known);
         }
@@ -196,6 +202,9 @@ impl Engine {
             frontier.begin(decoded.replica, predecessors.clone());
         }
         frontier.advance(decoded.replica, decoded.last_seq());
+        if is_planted(Bug::FrontierOverGap) && decoded.last_seq().is_multiple_of(8) {
+            frontier.advance(decoded.replica, decoded.last_seq() + 1);
+        }
         drop(frontier);
         drop(shards);
         posts.iter().for_each(|post| self.widen_if_large(post));
@@ -245,10 +254,20 @@ struct Applier<'a, 'g> {
 
 impl Applier<'_, '_> {
     fn apply(&mut self, dot: Dot, event: &Event, decoded: &Block, posts: &[Arc<Post>]) {
+        if is_planted(Bug::EventDropped) && dot.seq % 16 == 7 {
+            return;
+        }
         match &event.action {
             Action::Empty => {}
             Action::Retire { replicas } => {
                 self.engine.regions.lock().retire(replicas.iter().copied());
+                #[cfg(feature = "sim")]
+                if is_planted(Bug::RetiredDropped) {
+                    let posts = self.engine.directory.sorted();
+                    posts
+                        .iter()
+                        .for_each(|post| post.figures().drop_increments(replicas));
+                }
                 self.section.retired.extend(replicas);
             }
             Action::Like {
@@ -286,6 +305,10 @@ impl Applier<'_, '_> {
                     decrements: *decrements,
                 };
                 let counter = &decoded.counters[*counter as usize];
+                let post = match is_planted(Bug::EventMisplaced) {
+                    true => &posts[(dot.seq % posts.len() as u64) as usize],
+                    false => post,
+                };
                 let mut changes = Changes::default();
                 let mut figures = post.figures();
                 changes.fingerprint += figures.merge_counter(self.context(post), counter, entry);
@@ -353,9 +376,12 @@ impl Applier<'_, '_> {
         post.credit(figures, changes);
         self.engine.count_likers(changes.likers());
         self.engine.note_changed_figures(post);
-        self.section
-            .prints
-            .push((post.hash.range(), changes.fingerprint));
+        let is_unlike = matches!(event.action, Action::Unlike { .. });
+        if !(is_planted(Bug::FingerprintStale) && is_unlike) {
+            self.section
+                .prints
+                .push((post.hash.range(), changes.fingerprint));
+        }
     }
 
     /// The dot's event is applied: an orphan removal of it has done its work.

@@ -1,9 +1,9 @@
 //! Regions over a bridge, away, retired and back; and how often events cross the links.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use likewise::client::{Batch, Client, ClientError, Read, Reason};
-use likewise::wire::v1::{GetStatusResponse, RegionStatus};
+use likewise::wire::v1::{GetStatusResponse, PostLikes, RegionStatus};
 use tokio::process::Command;
 use tokio::sync::watch;
 
@@ -101,6 +101,48 @@ async fn refusal(node: &Node, region: &str) -> (Reason, String) {
     }
 }
 
+/// The origin time up to which a node has a region's events.
+fn complete(likes: &PostLikes, region: &str) -> Option<(i64, i32)> {
+    let mut regions = likes.regions.iter();
+    let region = regions.find(|entry| entry.region == region);
+    let until = region.and_then(|entry| entry.complete_until)?;
+    Some((until.seconds, until.nanos))
+}
+
+async fn likes_by_region(node: &Node, post: &str) -> PostLikes {
+    let read = Read {
+        include_regions: true,
+        ..Read::default()
+    };
+    let likes = node.client.get_post(post, None, read).await;
+    likes.expect("read")
+}
+
+/// Whoever writes nothing still says that nothing was written.
+#[tokio::test]
+async fn a_region_at_rest_is_complete_up_to_now() {
+    let world = World::start(&["ap", "eu"], |setup| setup).await;
+    world.converge().await;
+    let (ap, eu) = (world.node("ap"), world.node("eu"));
+    let liked = eu.client.like("p", "ann").await.expect("taken");
+    let here = ["ap".to_owned()];
+    let waited = eu.client.wait_for(&liked.token, &here, Some(PATIENCE));
+    assert_eq!(waited.await.expect("waited").reached, ["ap"]);
+    let begun = likes_by_region(ap, "p").await;
+    let now = SystemTime::now().duration_since(UNIX_EPOCH);
+    let later = now.expect("after 1970") + Duration::from_secs(2);
+    let later = Some((later.as_secs() as i64, 0));
+    eventually("eu is complete up to later", PATIENCE, || async {
+        let likes = likes_by_region(ap, "p").await;
+        assert_eq!(likes.updated_at, begun.updated_at);
+        match complete(&likes, "eu") >= later {
+            true => Ok(()),
+            false => Err(format!("{likes:#?}")),
+        }
+    })
+    .await;
+}
+
 #[tokio::test]
 async fn a_region_is_waited_for_over_a_bridge() {
     let mut world = World::start(&["ap", "eu", "us"], |setup| setup).await;
@@ -127,20 +169,11 @@ async fn a_region_is_waited_for_over_a_bridge() {
     let only_ap = ["ap".to_owned()];
     let waited = us.client.wait_for(&liked.token, &only_ap, Some(PATIENCE));
     assert_eq!(waited.await.expect("waited").reached, ["ap"]);
-    let complete = |likes: &likewise::wire::v1::PostLikes| {
-        let mut regions = likes.regions.iter();
-        let us = regions.find(|region| region.region == "us");
-        us.and_then(|us| us.complete_until)
-    };
     // Clocks at rest are passed on ten seconds apart, over two links.
     eventually("us is complete at ap", 2 * PATIENCE, || async {
-        let read = Read {
-            include_regions: true,
-            ..Read::default()
-        };
-        let likes = ap.client.get_post("p", None, read).await.expect("read");
-        let at = |time: Option<prost_types::Timestamp>| time.map(|time| (time.seconds, time.nanos));
-        let reached = at(complete(&likes)) >= at(likes.updated_at);
+        let likes = likes_by_region(ap, "p").await;
+        let updated = likes.updated_at.map(|time| (time.seconds, time.nanos));
+        let reached = complete(&likes, "us") >= updated;
         match reached && likes.count == 2 {
             true => Ok(()),
             false => Err(format!("{likes:#?}")),

@@ -15,6 +15,7 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::published::Published;
 use crate::limits::RELAY_SAMPLES_MAX;
 use crate::log::Position;
+use crate::planted::{Bug, is_planted};
 use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::session::Fault;
 use crate::replication::session::effect::{
@@ -328,7 +329,8 @@ impl Sending {
         self.jump(peer, is_own);
         let own = self.own < durable.published.position;
         let relay_to = self.relay_to.as_ref();
-        let relay = relay_to.is_some_and(|sample| self.relay < sample.position);
+        let relay = relay_to.is_some_and(|sample| self.relay < sample.position)
+            && !is_planted(Bug::RelayOff);
         let cursor = match (own, relay) {
             (false, false) => return,
             (true, false) => Cursor::Own,
