@@ -1,3 +1,5 @@
-fn main() {
-    mad_turmoil::rand::set_rng(rand::SeedableRng::seed_from_u64(1));
-}
+//! The simulator's binary.
+
+mod simulator;
+
+fn main() {}

@@ -34,7 +34,7 @@ mod watch;
 pub use batch::Batch;
 pub use builder::{ClientBuilder, RetryElsewhere};
 pub use calls::{Read, RepairOf};
-pub use error::{ClientError, FieldViolation, Refusal};
+pub use error::{ClientError, Failure, FieldViolation, Refusal};
 pub use likers::Likers;
 pub use stream::{BatchAnswer, BatchReceiver, BatchSender, StreamError};
 pub use watch::Watch;

@@ -34,7 +34,7 @@ use crate::seams::{Listener, Membership, Transport, WorkerHandle, Workers};
 /// What keeps the state durable, and what the listeners need of it.
 pub(super) struct Keeping {
     engine: Arc<Engine>,
-    log: LogReader,
+    pub(super) log: LogReader,
     holds: Arc<LogHolds>,
     acks: Arc<AckTable>,
     links: Arc<LinkBoard>,

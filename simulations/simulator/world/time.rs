@@ -8,7 +8,7 @@ use likewise::seams::Clock;
 use parking_lot::Mutex;
 
 /// Where the wall clocks begin: 2026-01-01 UTC.
-const BEGINNING_MS: u64 = 1_767_225_600_000;
+pub(super) const BEGINNING_MS: u64 = 1_767_225_600_000;
 
 /// What time it is in the simulation. Clones share it.
 #[derive(Clone, Default)]

@@ -1,0 +1,113 @@
+//! A client of the simulated cluster: plain gRPC over the simulated network, so that every refusal and every
+//! outcome that stays unknown is seen as it is.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use hyper_util::rt::TokioIo;
+use likewise::client::Failure;
+use likewise::wire::v1::like_service_client::LikeServiceClient;
+use likewise::wire::v1::{GetPostRequest, LikeRequest, LikeResponse, PostLikes};
+use likewise::wire::v1::{UnlikeRequest, UnlikeResponse};
+use prost::Message;
+use tonic::transport::{Channel, Endpoint, Uri};
+use tonic::{Request, Response, Status};
+use tower::service_fn;
+
+use super::machine::CLIENT_PORT;
+use super::network::SimulatedTransport;
+use super::trace::{Kind, Trace};
+
+/// How long an answer is waited for.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// See the module.
+pub struct Caller {
+    trace: Trace,
+    machine: usize,
+    channels: HashMap<String, Channel>,
+}
+
+impl Caller {
+    pub(super) fn new(trace: Trace, machine: usize) -> Self {
+        Self {
+            trace,
+            machine,
+            channels: HashMap::new(),
+        }
+    }
+
+    /// The service of a region's node. Connects as calls go.
+    fn service(&mut self, region: &str) -> LikeServiceClient<Channel> {
+        let (trace, machine) = (self.trace.clone(), self.machine);
+        let channel = self.channels.entry(region.to_owned()).or_insert_with(|| {
+            let name = region.to_owned();
+            let dial = service_fn(move |_: Uri| {
+                let transport = SimulatedTransport::new(trace.clone(), machine);
+                let name = name.clone();
+                async move { transport.dial(&name, CLIENT_PORT).await.map(TokioIo::new) }
+            });
+            let endpoint = Endpoint::from_static("http://simulated");
+            endpoint.connect_with_connector_lazy(dial)
+        });
+        LikeServiceClient::new(channel.clone())
+    }
+
+    /// Hands on what came of a call, and notes it.
+    async fn ended<T: Message>(
+        &self,
+        what: String,
+        call: impl Future<Output = Result<Response<T>, Status>>,
+    ) -> Result<T, Failure> {
+        self.note(&format!("calls {what}"), &[]);
+        let ended = tokio::time::timeout(PATIENCE, call).await;
+        let ended = match ended {
+            Ok(Ok(response)) => Ok(response.into_inner()),
+            Ok(Err(status)) => Err(Failure::of(&status)),
+            Err(_) => Err(Failure::Unknown {
+                problem: "no answer came in time".to_owned(),
+                retry_after: None,
+            }),
+        };
+        match &ended {
+            Ok(answer) => self.note("answered", &answer.encode_to_vec()),
+            Err(failure) => self.note(&format!("{failure:?}"), &[]),
+        }
+        ended
+    }
+
+    fn note(&self, what: &str, bytes: &[u8]) {
+        self.trace
+            .note(Kind::Client, self.machine, what.as_bytes(), bytes);
+    }
+
+    pub async fn like(&mut self, region: &str, like: LikeRequest) -> Result<LikeResponse, Failure> {
+        let mut service = self.service(region);
+        let what = format!("like {region} {} {}", like.post, like.user);
+        self.ended(what, async { service.like(Request::new(like)).await })
+            .await
+    }
+
+    pub async fn unlike(
+        &mut self,
+        region: &str,
+        unlike: UnlikeRequest,
+    ) -> Result<UnlikeResponse, Failure> {
+        let mut service = self.service(region);
+        let what = format!("unlike {region} {} {}", unlike.post, unlike.user);
+        self.ended(what, async { service.unlike(Request::new(unlike)).await })
+            .await
+    }
+
+    /// The likes of a post as the node has them now.
+    pub async fn read(&mut self, region: &str, post: &str) -> Result<Option<PostLikes>, Failure> {
+        let mut service = self.service(region);
+        let read = GetPostRequest {
+            post: post.to_owned(),
+            ..GetPostRequest::default()
+        };
+        let what = format!("read {region} {post}");
+        let read = self.ended(what, async { service.get_post(Request::new(read)).await });
+        Ok(read.await?.likes)
+    }
+}
