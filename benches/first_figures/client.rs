@@ -1,25 +1,21 @@
 //! The client of the measurements: unary calls from many tasks, and one stream of batches.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use likewise::wire::v1::like_service_client::LikeServiceClient;
-use likewise::wire::v1::{
-    GetPostRequest, IntegerColumn, LikeRequest, Operation, Outcome, StreamWritesRequest,
-    WriteBatch, stream_writes_response, write_batch,
-};
+use likewise::wire::v1::{GetPostRequest, LikeRequest};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::machine::Watch;
+use crate::measure::latencies;
+use crate::measure::machine::Watch;
+use crate::measure::stream::{self, Drive};
 use crate::node::Node;
-use crate::report::{Measured, latencies};
+use crate::report::Measured;
 
 const CONNECTIONS: usize = 4;
 /// Calls under way on each connection.
@@ -37,20 +33,6 @@ pub struct Client {
 /// The users of a batch, random among all.
 pub fn users(rng: &mut SmallRng) -> Vec<u64> {
     (0..BATCH).map(|_| rng.random_range(0..USERS)).collect()
-}
-
-/// Likes of one post.
-pub fn batch_of(post: &str, values: Vec<u64>) -> WriteBatch {
-    let prefix = "u".to_owned();
-    WriteBatch {
-        posts: vec![post.to_owned()],
-        operations: vec![Operation::Like as i32],
-        users: Some(write_batch::Users::UserIntegers(IntegerColumn {
-            prefix,
-            values,
-        })),
-        ..WriteBatch::default()
-    }
 }
 
 /// Who was sent, to know what the count must be.
@@ -200,38 +182,14 @@ impl Client {
         post: &str,
         mut next: impl FnMut() -> Option<Vec<u64>>,
     ) -> anyhow::Result<Measured> {
-        let (requests, rx) = mpsc::channel(IN_FLIGHT);
-        let mut client = LikeServiceClient::new(self.channels[0].clone());
-        let watch = Watch::start(Some(self.pid))?;
-        let answers = client.stream_writes(ReceiverStream::new(rx)).await?;
-        let mut answers = answers.into_inner();
-        let mut latency = latencies()?;
-        let mut begun: HashMap<u64, Instant> = HashMap::new();
-        let (mut batches, mut items) = (0, 0);
-        loop {
-            while begun.len() < IN_FLIGHT
-                && let Some(users) = next()
-            {
-                batches += 1;
-                let request = StreamWritesRequest {
-                    batch_id: batches,
-                    batch: Some(batch_of(post, users)),
-                };
-                begun.insert(batches, Instant::now());
-                requests.send(request).await?;
-            }
-            if begun.is_empty() {
-                break;
-            }
-            let Some(answer) = answers.message().await? else {
-                bail!("the stream ended");
-            };
-            let since = begun.remove(&answer.batch_id);
-            let since = since.ok_or_else(|| anyhow::anyhow!("an answer to no batch"))?;
-            latency.record(since.elapsed().as_micros() as u64)?;
-            items += answered(answer.outcome)?;
-        }
-        Measured::new(items, latency, watch.stop()?)
+        let drive = Drive {
+            pid: Some(self.pid),
+            in_flight: IN_FLIGHT,
+            pace: None,
+        };
+        let next = || Some(stream::likes_of(post, next()?));
+        let streamed = stream::drive(self.channels[0].clone(), drive, next).await?;
+        Measured::new(streamed.items, streamed.latency_us, streamed.took)
     }
 
     /// The count is exactly that of the users who were sent.
@@ -249,19 +207,4 @@ fn get(post: &str) -> GetPostRequest {
         post: post.to_owned(),
         ..GetPostRequest::default()
     }
-}
-
-/// How many items the answer says were liked; any other outcome makes the figures worthless.
-fn answered(outcome: Option<stream_writes_response::Outcome>) -> anyhow::Result<u64> {
-    let Some(stream_writes_response::Outcome::Result(result)) = outcome else {
-        bail!("a batch was refused: {outcome:?}");
-    };
-    let liked = [Outcome::Liked as i32, Outcome::LikedAgain as i32];
-    ensure!(
-        result
-            .outcomes
-            .iter()
-            .all(|outcome| liked.contains(outcome))
-    );
-    Ok(result.outcomes.len() as u64)
 }
