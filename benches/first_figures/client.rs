@@ -11,9 +11,8 @@ use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::measure::latencies;
-use crate::measure::machine::Watch;
 use crate::measure::stream::{self, Drive};
+use crate::measure::unary::Callers;
 use crate::node::Node;
 use crate::report::Measured;
 
@@ -26,8 +25,7 @@ const BATCH: usize = 1_000;
 const USERS: u64 = 10_000_000;
 
 pub struct Client {
-    pid: u32,
-    channels: Vec<Channel>,
+    callers: Callers,
 }
 
 /// The users of a batch, random among all.
@@ -61,11 +59,16 @@ impl Client {
             let endpoint = Channel::from_shared(node.address.clone())?;
             channels.push(endpoint.tcp_nodelay(true).connect().await?);
         }
-        let pid = node.pid();
-        Ok(Self { pid, channels })
+        Ok(Self {
+            callers: Callers {
+                pid: Some(node.pid()),
+                channels,
+                calls: CALLS,
+            },
+        })
     }
 
-    /// Calls from all tasks until the time is over.
+    /// Calls from all tasks until the time is over, each with a user of its own choice.
     async fn unary<F>(
         &self,
         span: Duration,
@@ -74,28 +77,12 @@ impl Client {
     where
         F: Future<Output = Result<(), tonic::Status>> + Send,
     {
-        let watch = Watch::start(Some(self.pid))?;
-        let end = Instant::now() + span;
-        let mut tasks = Vec::new();
-        for seed in 0..(CONNECTIONS * CALLS) as u64 {
-            let channel = self.channels[seed as usize % CONNECTIONS].clone();
-            let call = call.clone();
-            tasks.push(tokio::spawn(async move {
-                let mut rng = SmallRng::seed_from_u64(seed);
-                let mut latency = latencies()?;
-                while Instant::now() < end {
-                    let since = Instant::now();
-                    call(channel.clone(), rng.random_range(0..USERS)).await?;
-                    latency.record(since.elapsed().as_micros() as u64)?;
-                }
-                anyhow::Ok(latency)
-            }));
-        }
-        let mut latency = latencies()?;
-        for task in tasks {
-            latency.add(task.await??)?;
-        }
-        Measured::new(latency.len(), latency, watch.stop()?)
+        let call = move |channel, caller: u64, number: u64| {
+            let mut rng = SmallRng::seed_from_u64(caller << 32 | number);
+            call(channel, rng.random_range(0..USERS))
+        };
+        let (latency, took) = self.callers.run(span, call).await?;
+        Measured::new(latency.len(), latency, took)
     }
 
     /// The nearest to an echo that the node serves: grpc.health.v1 Check reads one value.
@@ -183,18 +170,18 @@ impl Client {
         mut next: impl FnMut() -> Option<Vec<u64>>,
     ) -> anyhow::Result<Measured> {
         let drive = Drive {
-            pid: Some(self.pid),
+            pid: self.callers.pid,
             in_flight: IN_FLIGHT,
             pace: None,
         };
         let next = || Some(stream::likes_of(post, next()?));
-        let streamed = stream::drive(self.channels[0].clone(), drive, next).await?;
+        let streamed = stream::drive(self.callers.channels[0].clone(), drive, next).await?;
         Measured::new(streamed.items, streamed.latency_us, streamed.took)
     }
 
     /// The count is exactly that of the users who were sent.
     pub async fn check_count(&self, post: &str, seen: &Seen) -> anyhow::Result<()> {
-        let mut client = LikeServiceClient::new(self.channels[0].clone());
+        let mut client = LikeServiceClient::new(self.callers.channels[0].clone());
         let answer = client.get_post(get(post)).await?.into_inner();
         let found = answer.likes.map_or(0, |likes| likes.count);
         ensure!(found == seen.count, "{found} in place of {}", seen.count);

@@ -5,6 +5,7 @@
 pub mod engine;
 pub mod machine;
 pub mod stream;
+pub mod unary;
 
 use hdrhistogram::Histogram;
 
