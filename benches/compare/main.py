@@ -57,6 +57,7 @@ def measures(rows):
 
 
 def measure(report, rows, rounds, sizes, tools, folder):
+    """One round after the other; yields after each, so that what is there can be kept."""
     all_measures = measures(rows)
     for number in range(rounds):
         for one in all_measures:
@@ -74,6 +75,7 @@ def measure(report, rows, rounds, sizes, tools, folder):
             took = time.monotonic() - begun
             print(f"round {number + 1}/{rounds} {one.__name__}: {outcome}, {took:.0f} s",
                   file=sys.stderr, flush=True)  # fmt: skip
+        yield number
     emptied(folder)
 
 
@@ -89,21 +91,24 @@ def main():
     about = {**machine.description(), "rounds": rounds, "commit": commit()}
     report = Report(rows, about, given.quick)
     work = ROOT / "target" / "compare"
+    file = given.json or work / "figures.json"
+    work.mkdir(parents=True, exist_ok=True)
     begun, used = time.monotonic(), others_cpu_seconds()
     with Processes() as processes:
         tools = Tools(processes, node, load)
         sizes = QUICK if given.quick else FULL
         try:
-            measure(report, rows, rounds, sizes, tools, work / "data")
+            for _ in measure(report, rows, rounds, sizes, tools, work / "data"):
+                file.write_text(report.json() + "\n")
         except KeyboardInterrupt:
             processes.stop_all()
             emptied(work / "data")
-            sys.exit(130)
+            print(f"{report.text()}\n\ninterrupted: not all rounds were made")
+            return 130
     others = max(others_cpu_seconds() - used, 0)
     about["others_cpus"] = round(others / (time.monotonic() - begun), 2)
     about["minutes"] = round((time.monotonic() - begun) / 60, 1)
     print(report.text())
-    file = given.json or work / "figures.json"
     file.write_text(report.json() + "\n")
     return 0 if given.report_only or report.are_all_met() else 1
 

@@ -9,8 +9,8 @@ use rand::rngs::SmallRng;
 
 use crate::measure::stream::numbered;
 
-/// A prime far from any round number of users, so that steps of it visit each user once before any twice.
-const STEP: u64 = 7_368_787;
+/// Rounds of the Feistel network that scatters users.
+const SCATTER_ROUNDS: u64 = 4;
 
 /// Which users come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -49,9 +49,29 @@ impl Users {
     }
 }
 
-/// The user at a place of the order in which each comes once.
+/// The user at a place of the order in which each comes once: a permutation of the numbers below `among`, without
+/// the even gaps that steps of one length would leave.
 pub fn scattered(place: u64, among: u64) -> u64 {
-    (place % among) * STEP % among
+    // Two halves of so many bits hold every number, and the network permutes what they hold. What falls outside
+    // is sent through again, until it falls inside.
+    let half = among
+        .next_power_of_two()
+        .trailing_zeros()
+        .div_ceil(2)
+        .max(1);
+    let mask = (1 << half) - 1;
+    let mut number = place % among;
+    loop {
+        let (mut left, mut right) = (number >> half, number & mask);
+        for round in 1..=SCATTER_ROUNDS {
+            let mixed = (right ^ round << 32).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+            (left, right) = (right, left ^ (mixed >> 32 & mask));
+        }
+        number = left << half | right;
+        if number < among {
+            return number;
+        }
+    }
 }
 
 /// The posts that are written to.

@@ -31,7 +31,7 @@ def _crossed(run, post, **options):
         between.lead_to(one.peer_address)
         _begin(run, one, two)
         crossed = between.crossed()
-        one.stream(post=post, items=items, order="distinct", users=items, **options)
+        one.stream(post=post, items=items, order="distinct", **options)
         until_equal(run.tools, [one, two], BEFORE + items)
         return (between.crossed() - crossed) / items
 
@@ -116,9 +116,9 @@ def heal(run):
         between.switch(f"lead {one.peer_address}")
         _begin(run, one, two)
         between.switch("cut")
-        one.stream(items=items, order="distinct", users=items)
+        one.stream(items=items, order="distinct")
         # Others than on the first side: a post of its own says so most simply.
-        two.stream(post="other", items=items, order="distinct", users=items)
+        two.stream(post="other", items=items, order="distinct")
         # Long enough for both to have given the session up.
         time.sleep(6)
         equality = Equality(run.tools, [one, two], BEFORE + 2 * items)

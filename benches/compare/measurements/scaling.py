@@ -43,8 +43,9 @@ def _spread(run, node, posts):
 
 def overload(run):
     """The node on one core, the generator on the other: as much as it takes, then three times that."""
-    seconds = run.sizes.seconds
     with run.node("overloaded", cpu=0) as node:
+        # Long enough for queues to fill, if they do.
+        seconds = 3 * run.sizes.seconds
         common = {"address": node.address, "cpu": 1, "threads": 1, "seconds": seconds}
         peaks = [
             run.tools.load("overload", in_flight=in_flight, **common) for in_flight in (16, 64, 256)

@@ -62,7 +62,7 @@ def repeated(run):
 def _pass(run, one, two, wire):
     items = run.sizes.replicated
     crossed = wire.crossed()
-    found = one.stream(items=items, order="distinct", users=items)
+    found = one.stream(items=items, order="distinct")
     until_equal(run.tools, [one, two], BEFORE + items)
     crossed = wire.crossed() - crossed
     run.settle()
