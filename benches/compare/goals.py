@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from measurements import inside, large, replicated, scaling, streamed, unary
+from measurements import inside, large, postgres, replicated, scaling, streamed, unary
 
 
 @dataclass(frozen=True)
@@ -245,4 +245,14 @@ ROWS = (
             "overload_memory_mb": "MB that the node grew by",
         },
     ),
+)
+
+POSTGRES = Row(
+    "PostgreSQL upsert",
+    postgres.upserts,
+    (),
+    {
+        "postgres_rate": "likes/s, one a statement, 50 clients, synced",
+        "postgres_batch_rate": "likes/s, 1,000 a statement, synced",
+    },
 )

@@ -8,7 +8,7 @@ import time
 from pathlib import Path
 
 import machine
-from goals import ROWS
+from goals import POSTGRES, ROWS
 from measurements import FULL, QUICK, Round
 from nodes import Tools
 from processes import Failed, Processes, emptied
@@ -81,9 +81,9 @@ def measure(report, rows, rounds, sizes, tools, folder):
 
 def main():
     given = arguments()
-    rows = [
-        row for row in ROWS if not given.only or any(part in row.name for part in given.only)
-    ]
+    rows = [*ROWS, POSTGRES] if given.with_postgres else ROWS
+    if given.only:
+        rows = [row for row in rows if any(part in row.name for part in given.only)]
     if not rows:
         sys.exit(f"no row's name contains {' or '.join(map(repr, given.only))}")
     node, load = build(given)

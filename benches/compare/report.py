@@ -52,8 +52,10 @@ class Report:
             for goal in row.goals:
                 verdict = self.verdict(row, goal).replace("|", "/")
                 lines.append(self._line(goal.figure, goal.what, goal.bound(), verdict))
+            failed = self.failures.get(row.measure.__name__) if row.measure else None
             for name, what in row.figures.items():
-                lines.append(self._line(name, what, "", ""))
+                why = "" if row.goals or not failed else f"FAILED: {failed[-1]}".replace("|", "/")
+                lines.append(self._line(name, what, "", why))
         lines.append("")
         lines += [f"- {row.name}: {row.note}." for row in self.rows if row.note]
         verdicts = [self.verdict(row, goal) for row in self.rows for goal in row.goals]
