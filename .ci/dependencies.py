@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Checks what Cargo.lock brings in: licences, duplicate versions, known advisories.
 
-Reads `cargo metadata --locked` for all platforms, the policy in `dependencies.toml` and the dated
+Reads `cargo metadata --locked` for all platforms and features, the policy in `dependencies.toml` and the dated
 excerpt in `advisories.toml`, both beside this file. Fails on a licence that is not allowed, on a
 duplicate version or a crate that the policy or the excerpt does not know, and on an advisory that
 concerns a version in use and is not accepted with a reason. `--self-test` plants one of each.
@@ -194,8 +194,8 @@ def advisory_problems(packages: list[Table], excerpt: Table) -> list[str]:
 # The whole.
 
 def metadata_packages() -> list[Table]:
-    """Everything that Cargo.lock brings in on any platform, this package left out."""
-    command = ["cargo", "metadata", "--locked", "--format-version", "1"]
+    """All that Cargo.lock brings in, on any platform with any feature, this package left out."""
+    command = ["cargo", "metadata", "--locked", "--all-features", "--format-version", "1"]
     output = subprocess.run(command, cwd=HERE.parent, check=True, stdout=subprocess.PIPE).stdout
     return [package for package in json.loads(output)["packages"] if package["source"]]
 

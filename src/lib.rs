@@ -41,6 +41,8 @@ pub mod display;
 
 pub mod demo;
 
+pub mod bench;
+
 pub mod cli;
 
 /// The examples of the README, compiled with the tests.

@@ -119,10 +119,12 @@ pub const COMMIT_BYTES_MAX: usize = 4 << 20;
 /// Bytes of one record of the log.
 pub const RECORD_BYTES_MAX: usize = 32 << 20;
 
-/// Bytes of one message of the membership protocol, which was made for the datagrams of UDP.
-pub const GOSSIP_DATAGRAM_BYTES_MAX: usize = 65_507;
-/// Bytes that what is packed in one may unpack to. Far above all that honest nodes say of themselves.
-pub const GOSSIP_UNPACKED_BYTES_MAX: usize = 256 << 10;
+/// Bytes of one message of the membership protocol, which was made for the datagrams of UDP. It fills them up
+/// to 65,507 bytes and leaves three bytes of its head out of that account.
+pub const GOSSIP_DATAGRAM_BYTES_MAX: usize = 65_507 + 3;
+/// Bytes that what is packed in one may unpack to. Not below all that a node may have heard: it passes that on,
+/// and would be heard by nobody else.
+pub const GOSSIP_UNPACKED_BYTES_MAX: usize = 640 << 10;
 /// Runs of nodes that the membership protocol knows at once, those that are gone and not yet forgotten
 /// included; what is said of a further one is passed over. Its summary of all of them must fit in a datagram
 /// and leave room for news.

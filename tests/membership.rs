@@ -1,26 +1,24 @@
 //! Nodes that find one another, as real processes: by one seed, by a list, in spite of hostile gossip.
 
+#[path = "membership/killing.rs"]
+mod killing;
 #[path = "support/process/mod.rs"]
 mod process;
+#[path = "membership/strangers.rs"]
+mod strangers;
 
-use std::time::Duration;
-
-use bytes::Bytes;
-use likewise::adapters::chitchat_membership::datagram::{Datagram, Delta, Digest, NodeName, Value};
-use likewise::ids::{ClusterId, Epoch, Region, Replica};
-use likewise::limits::{GOSSIP_DATAGRAM_BYTES_MAX, GOSSIP_NODES_MAX};
+use killing::{below, killing, stranger};
+use likewise::ids::ClusterId;
+use likewise::limits::GOSSIP_DATAGRAM_BYTES_MAX;
 use likewise::versions::Dialect;
 use likewise::wire::gossip::{write_datagram, write_hello};
-use likewise::wire::replication::replication_service_client::ReplicationServiceClient;
-use likewise::wire::replication::{GossipMessage, GossipRequest, GossipResponse};
 use likewise::wire::v1::GetStatusResponse;
 use process::Wire;
 use process::node::{Node, PATIENCE, Setup};
 use process::world::converge;
+use strangers::{APART, Acceptor, Stranger};
 use tempfile::TempDir;
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Code, Status, Streaming};
+use tonic::Code;
 
 /// Longer than all that is waited for in between, and short enough to wait for it.
 const FORGET_AFTER_MS: u64 = 4_000;
@@ -145,131 +143,6 @@ async fn a_seed_that_is_the_node_itself_is_harmless() {
     us.ready().await;
 }
 
-/// A peer that says what no node would.
-struct Stranger {
-    outgoing: mpsc::Sender<GossipRequest>,
-    incoming: Streaming<GossipResponse>,
-}
-
-impl Stranger {
-    fn replica() -> Replica {
-        replica("zz", 1)
-    }
-
-    async fn call(node: &Node, cluster: &str) -> Result<Self, Status> {
-        let cluster = ClusterId::new(cluster).expect("valid");
-        Self::begin(
-            node,
-            write_hello(&Dialect::default(), &cluster, &Self::replica()),
-        )
-        .await
-    }
-
-    async fn begin(node: &Node, first: GossipMessage) -> Result<Self, Status> {
-        let address = format!("http://{}", node.peer_address);
-        let client = ReplicationServiceClient::connect(address).await;
-        let mut client = client.expect("it listens");
-        let (outgoing, messages) = mpsc::channel(64);
-        let call = client.gossip(ReceiverStream::new(messages)).await?;
-        let incoming = call.into_inner();
-        let stranger = Self { outgoing, incoming };
-        stranger.say(first).await;
-        Ok(stranger)
-    }
-
-    async fn say(&self, message: GossipMessage) {
-        let message = Some(message);
-        // The node may have ended the call.
-        drop(self.outgoing.send(GossipRequest { message }).await);
-    }
-
-    async fn send(&self, datagram: impl Into<Bytes>) {
-        self.say(write_datagram(datagram.into())).await;
-    }
-
-    /// Why the node ended the call.
-    async fn refusal(mut self) -> Status {
-        let ended = async {
-            loop {
-                match self.incoming.message().await {
-                    Ok(Some(_)) => {}
-                    Ok(None) => panic!("it ended without a word"),
-                    Err(status) => return status,
-                }
-            }
-        };
-        let ended = tokio::time::timeout(PATIENCE, ended).await;
-        ended.expect("the node ends the call")
-    }
-}
-
-fn replica(region: &str, epoch: u128) -> Replica {
-    Replica {
-        region: Region::new(region).expect("valid"),
-        epoch: Epoch(epoch),
-    }
-}
-
-fn digest(replica: Replica) -> Digest {
-    Digest {
-        node: NodeName {
-            replica,
-            generation: 0,
-        },
-        heartbeat: 9,
-        collected: 0,
-        version: 9,
-    }
-}
-
-/// A delta whose maximum version is below that of its key.
-fn below() -> Datagram {
-    let digest = digest(Stranger::replica());
-    let value = Value {
-        key: "address".to_owned(),
-        text: "127.0.0.1:1".to_owned(),
-        version: 8,
-        status: 0,
-    };
-    let delta = Delta {
-        node: digest.node.clone(),
-        collected: 0,
-        after: 0,
-        values: vec![value],
-        version: 3,
-    };
-    Datagram::SynAck {
-        digests: vec![digest],
-        deltas: vec![delta],
-    }
-}
-
-/// So many invented nodes that a summary of them fits in no datagram.
-fn flood() -> Vec<Datagram> {
-    let all: Vec<Digest> = (0..2_000u128)
-        .map(|number| digest(replica(&format!("r{}", number % 50), number)))
-        .collect();
-    let some = all.chunks(GOSSIP_NODES_MAX).map(|some| Datagram::Syn {
-        cluster: "test".to_owned(),
-        digests: some.to_vec(),
-    });
-    some.collect()
-}
-
-/// A delta that unpacks to a hundred times what a datagram holds.
-fn bomb() -> Vec<u8> {
-    let packed = zstd::bulk::compress(&[0; 65_535], 0).expect("packed");
-    let mut bomb = Datagram::Ack { deltas: Vec::new() }.write();
-    bomb.pop();
-    while bomb.len() + packed.len() + 4 < GOSSIP_DATAGRAM_BYTES_MAX {
-        bomb.push(1);
-        bomb.extend(u16::try_from(packed.len()).expect("short").to_le_bytes());
-        bomb.extend(&packed);
-    }
-    bomb.push(0);
-    bomb
-}
-
 #[tokio::test]
 async fn hostile_gossip_ends_nothing_and_is_counted() {
     let folder = tempfile::tempdir().expect("a folder");
@@ -280,31 +153,23 @@ async fn hostile_gossip_ends_nothing_and_is_counted() {
     let stranger = Stranger::call(&eu, "test")
         .await
         .expect("one of the cluster");
-    let mut hostile = vec![
-        below().write(),
-        bomb(),
-        b"no gossip at all".to_vec(),
-        Vec::new(),
-    ];
-    let mut truncated = below().write();
-    truncated.truncate(truncated.len() / 2);
-    hostile.push(truncated);
-    hostile.extend(flood().iter().map(Datagram::write));
-    let sent = hostile.len() as u64;
-    for datagram in hostile {
-        stranger.send(datagram).await;
-        // No more in an interval than a peer may.
-        tokio::time::sleep(Duration::from_millis(10)).await;
+    let hostile = killing();
+    for datagram in &hostile {
+        stranger.send(datagram.clone()).await;
+        tokio::time::sleep(APART).await;
     }
-    let counted = |status: &GetStatusResponse| count(status, "gossip_refused") >= sent - 1;
+    gossip_goes_on(&folder, &eu, &us, hostile.len() as u64).await;
+}
+
+/// After so many datagrams, which are counted, who comes hears of everybody, and is heard of.
+async fn gossip_goes_on(folder: &TempDir, eu: &Node, us: &Node, hostile: u64) {
+    let counted = |status: &GetStatusResponse| count(status, "gossip_refused") >= hostile - 1;
     eu.status_where("all of it is refused", PATIENCE, counted)
         .await;
-
-    // Gossip goes on: who comes now hears of everybody, and is heard of.
-    let ap = setup(&folder, "ap").seed(eu.peer_address).start().await;
+    let ap = setup(folder, "ap").seed(eu.peer_address).start().await;
     until_connected(&ap, &["eu", "us"]).await;
-    until_connected(&us, &["ap", "eu"]).await;
-    for node in [&ap, &eu, &us] {
+    until_connected(us, &["ap", "eu"]).await;
+    for node in [&ap, eu, us] {
         let status = node.status().await;
         assert_eq!(
             count(&status, "gossip_restarts"),
@@ -317,7 +182,19 @@ async fn hostile_gossip_ends_nothing_and_is_counted() {
         assert!(!stderr.contains("panicked"), "{stderr}");
     }
     eu.client.like("p", "ann").await.expect("taken");
-    converge(&[&ap, &eu, &us]).await;
+    converge(&[&ap, eu, us]).await;
+}
+
+#[tokio::test]
+async fn hostile_gossip_of_a_peer_that_is_dialled_ends_nothing_and_is_counted() {
+    let folder = tempfile::tempdir().expect("a folder");
+    let (acceptor, address) = Acceptor::start().await;
+    let eu = setup(&folder, "eu").seed(address).start().await;
+    let us = setup(&folder, "us").seed(eu.peer_address).start().await;
+    until_connected(&eu, &["us", "zz"]).await;
+    acceptor.until_all_is_said().await;
+    gossip_goes_on(&folder, &eu, &us, killing().len() as u64).await;
+    until_connected(&eu, &["ap", "us", "zz"]).await;
 }
 
 #[tokio::test]
@@ -332,11 +209,7 @@ async fn who_does_not_say_who_they_are_is_not_heard() {
     let twice = Stranger::call(&eu, "test").await.expect("taken");
     let cluster = ClusterId::new("test").expect("valid");
     twice
-        .say(write_hello(
-            &Dialect::default(),
-            &cluster,
-            &Stranger::replica(),
-        ))
+        .say(write_hello(&Dialect::default(), &cluster, &stranger()))
         .await;
     assert_eq!(twice.refusal().await.code(), Code::InvalidArgument);
     let long = Stranger::call(&eu, "test").await.expect("taken");

@@ -1,6 +1,7 @@
 //! The command line: one binary for serving, asking and showing. It knows nodes through the client
 //! library only, and starts one through `node::run`.
 
+mod bench;
 mod calls;
 mod config;
 mod explain;
@@ -70,6 +71,8 @@ enum Command {
     Status(status::StatusArgs),
     /// Take a range of posts whole from another region, where two differ and no majority decides
     Repair(repair::RepairArgs),
+    /// Load for running nodes, and whether they count what they acknowledged; exit code 1 if they do not
+    Bench(bench::BenchArgs),
     /// Three regions on this machine, with links to cut and nodes to kill
     Demo(demo::DemoArgs),
 }
@@ -204,6 +207,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Retire(args) => block_on(regions::retire(args)),
         Command::Status(args) => block_on(status::run(args)),
         Command::Repair(args) => block_on(repair::run(args)),
+        Command::Bench(args) => block_on(bench::run(args)),
         Command::Demo(args) => block_on(demo::run(args)),
     }
 }

@@ -74,7 +74,7 @@ pub async fn retire(args: RetireArgs) -> anyhow::Result<ExitCode> {
 }
 
 /// A length of time with its unit.
-fn time(text: &str) -> Result<Duration, String> {
+pub(super) fn time(text: &str) -> Result<Duration, String> {
     let digits = text.trim_end_matches(|c: char| !c.is_ascii_digit());
     let unit_ms = match &text[digits.len()..] {
         "ms" => 1,

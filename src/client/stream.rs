@@ -15,7 +15,7 @@ use tonic::Streaming;
 use super::error::Failure;
 use super::memory::Memory;
 use super::retry::Call;
-use super::{Batch, Client, ClientError};
+use super::{Client, ClientError};
 use crate::limits::STREAM_BATCHES_IN_FLIGHT_MAX;
 use crate::wire::v1;
 use crate::wire::v1::like_service_client::LikeServiceClient;
@@ -105,7 +105,7 @@ impl Client {
 impl BatchSender {
     /// Sends a batch, after waiting until one more may be under way. The number returned comes back with
     /// its answer. Dropping the sender ends the stream once all is answered.
-    pub async fn send(&self, batch: Batch) -> Result<u64, StreamError> {
+    pub async fn send(&self, batch: impl Into<v1::WriteBatch>) -> Result<u64, StreamError> {
         let ended = |problem: &str| StreamError {
             problem: problem.to_owned(),
         };
@@ -113,7 +113,7 @@ impl BatchSender {
         let permit = permit.map_err(|_| ended("it was closed"))?;
         let batch = v1::WriteBatch {
             token: self.memory.token(),
-            ..v1::WriteBatch::from(batch)
+            ..batch.into()
         };
         let batch_id = {
             let mut in_flight = self.in_flight.lock();

@@ -31,6 +31,22 @@ pub fn span(span: Duration) -> String {
     }
 }
 
+/// A short length of time with three figures.
+pub fn precise(time: Duration) -> String {
+    let micros = time.as_secs_f64() * 1e6;
+    let (value, unit) = match micros {
+        ..999.5 => return format!("{micros:.0} µs"),
+        ..999_500.0 => (micros / 1e3, "ms"),
+        _ => (micros / 1e6, "s"),
+    };
+    let places = match value {
+        ..9.995 => 2,
+        ..99.95 => 1,
+        _ => 0,
+    };
+    format!("{value:.places$} {unit}")
+}
+
 /// How long ago an instant was; `-` when there was none or its clock is ahead of ours.
 pub fn since(instant: Option<Timestamp>) -> String {
     elapsed(instant).map_or_else(|| "-".to_owned(), span)
@@ -81,6 +97,18 @@ mod tests {
         assert_eq!(span(Duration::from_millis(12)), "12 ms");
         assert_eq!(span(Duration::from_millis(1_500)), "1.5 s");
         assert_eq!(span(Duration::from_secs(3_700)), "1 h 1 min");
+        for (micros, text) in [
+            (0, "0 µs"),
+            (999, "999 µs"),
+            (1_000, "1.00 ms"),
+            (9_994, "9.99 ms"),
+            (12_345, "12.3 ms"),
+            (120_000, "120 ms"),
+            (999_600, "1.00 s"),
+            (61_000_000, "61.0 s"),
+        ] {
+            assert_eq!(precise(Duration::from_micros(micros)), text);
+        }
         assert_eq!(grouped(0), "0");
         assert_eq!(grouped(999), "999");
         assert_eq!(grouped(1_234_567), "1,234,567");

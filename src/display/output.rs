@@ -48,6 +48,12 @@ pub fn complain(text: impl Display) {
     );
 }
 
+/// Writes the text on the standard error stream as it is. Where that fails, nobody is watching.
+pub fn aside(text: &str) {
+    let mut stderr = io::stderr().lock();
+    drop(stderr.write_all(text.as_bytes()));
+}
+
 /// Whether a command ended because nobody reads what it says.
 pub fn is_closed(error: &anyhow::Error) -> bool {
     matches!(error.downcast_ref(), Some(OutputError::Closed))

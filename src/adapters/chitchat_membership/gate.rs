@@ -10,8 +10,19 @@ use super::datagram::{Datagram, Delta, NodeName};
 use super::roster::KEYS;
 use crate::ids::{Region, Replica};
 use crate::limits::{
-    GOSSIP_NODES_MAX, GOSSIP_NODES_OF_REGION_MAX, GOSSIP_NODES_RESERVED, GOSSIP_REGIONS_MAX,
+    GOSSIP_DIGEST_BYTES, GOSSIP_NODES_MAX, GOSSIP_NODES_OF_REGION_MAX, GOSSIP_NODES_RESERVED,
+    GOSSIP_REGIONS_MAX, GOSSIP_UNPACKED_BYTES_MAX, GOSSIP_VALUE_BYTES_MAX,
 };
+
+/// Bytes of the longest key, and of what stands beside key and text of a value in news of a node.
+const VALUE_BESIDE_BYTES: usize = 11 + 1 + 2 + 2 + 8 + 1;
+// Whoever heard as much as the gate lets in may say it in one message, which others must be able to read. A
+// node is named there much as in a digest.
+const _: () = assert!(
+    GOSSIP_NODES_MAX
+        * (GOSSIP_DIGEST_BYTES + KEYS.len() * (VALUE_BESIDE_BYTES + GOSSIP_VALUE_BYTES_MAX))
+        <= GOSSIP_UNPACKED_BYTES_MAX
+);
 
 /// See the module.
 pub struct Gate {

@@ -1,3 +1,5 @@
+mod talkative;
+
 use std::sync::atomic::{AtomicUsize, Ordering};
 
 use bytes::Bytes;

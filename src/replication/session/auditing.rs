@@ -12,7 +12,9 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::audit::{Comparison, RangeState, compare};
 use crate::engine::published::Published;
 use crate::limits::AUDIT_CHANGED_MAX;
-use crate::replication::session::effect::{Compared, Knowledge};
+use crate::replication::frame::{Audit, Frame, RangeAudit};
+use crate::replication::session::effect::{Compared, Effect, Knowledge};
+use crate::replication::session::{Fault, Session};
 
 /// Audits in one round over all ranges.
 const AUDITS_PER_ROUND: u64 = 64;
@@ -144,5 +146,70 @@ impl Auditing {
         if is_news {
             self.answers.insert(range);
         }
+    }
+}
+
+impl Session {
+    pub(super) fn handle_audit(
+        &mut self,
+        audit: Audit,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        let mut ranges = Vec::with_capacity(audit.ranges.len());
+        for RangeAudit {
+            range,
+            sum,
+            changed,
+        } in audit.ranges
+        {
+            let changed = self.indexed(&changed, effects)?;
+            ranges.push(RangeState {
+                range,
+                sum,
+                changed,
+            });
+        }
+        let (known, fell) = self.learn(&audit.frontier, audit.lineage, 0, effects)?;
+        self.follow(fell, effects);
+        if known {
+            let peer = self.peer.as_ref().expect("open");
+            self.auditing.handle(peer.acked.clone(), ranges, now_ms);
+        }
+        Ok(())
+    }
+
+    /// Compares what came, and sends what is due.
+    pub(super) fn audit(&mut self, now_ms: u64, effects: &mut Vec<Effect>) {
+        let compared = self.auditing.compare(self.knowledge.as_ref(), now_ms);
+        if !compared.is_empty() {
+            effects.push(Effect::Compared(compared));
+        }
+        if self.is_backlogged {
+            return;
+        }
+        let ranges = self.auditing.take_due(&self.durable.published, now_ms);
+        if ranges.is_empty() {
+            return;
+        }
+        let Some(audited) = self.knowledge.audited(&ranges) else {
+            return;
+        };
+        self.auditing.note_sent(&audited.ranges);
+        let short = &audited.published.short;
+        let audit = Audit {
+            frontier: self.named(short),
+            lineage: self.describe(short),
+            ranges: audited
+                .ranges
+                .iter()
+                .map(|state| RangeAudit {
+                    range: state.range,
+                    sum: state.sum,
+                    changed: self.named(&state.changed),
+                })
+                .collect(),
+        };
+        effects.push(Effect::Send(Frame::Audit(audit)));
     }
 }

@@ -9,8 +9,9 @@ use crate::codec::DecodeError;
 use crate::codec::block::{BlockHead, HeadAndPredecessors};
 use crate::crdt::dot::ReplicaIndex;
 use crate::engine::published::Published;
-use crate::replication::session::Fault;
+use crate::replication::frame::{CloseReason, Frame};
 use crate::replication::session::effect::{Effect, Verdict};
+use crate::replication::session::{Fault, Session};
 
 /// How long a block waits that the engine had no place for.
 const BUSY_PAUSE_MS: u64 = 5;
@@ -209,5 +210,39 @@ impl Receiving {
         self.resume_ms = Some(now_ms + self.resume_pause_ms);
         self.resume_pause_ms = (self.resume_pause_ms * 2).min(RESUME_PAUSE_MAX_MS);
         true
+    }
+}
+
+impl Session {
+    pub(super) fn handle_verdict(
+        &mut self,
+        verdict: Verdict,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        match verdict {
+            Verdict::Malformed(why) => Err(Fault::protocol(format!("a block was refused: {why}"))),
+            Verdict::Stopped(why) => Err(Fault::new(CloseReason::Stopping, why)),
+            Verdict::Alarm { claimed, made } => Err(self.alarm(claimed, made, effects)),
+            Verdict::Conflict(why) => Err(Fault::new(CloseReason::Conflict, why)),
+            Verdict::New
+            | Verdict::Known
+            | Verdict::NotYet
+            | Verdict::NoRoom
+            | Verdict::Busy
+            | Verdict::UnknownKind { .. } => {
+                let beginning = |block: &[u8]| self.knowledge.beginning(block);
+                let published = &self.durable.published;
+                let handled = self
+                    .receiving
+                    .handle_verdict(&verdict, beginning, published, now_ms);
+                let withhold = handled.map_err(|error| Fault::protocol(error.to_string()))?;
+                if let Some(from) = withhold {
+                    let replicas = self.named(&[from]);
+                    effects.push(Effect::Send(Frame::Withhold { replicas }));
+                }
+                Ok(())
+            }
+        }
     }
 }

@@ -6,6 +6,7 @@
 #![allow(dead_code, reason = "each fuzz target uses one of them")]
 
 mod disk;
+mod gossip;
 mod wire;
 
 use bytes::Bytes;
@@ -20,18 +21,20 @@ use likewise::ids::{ClusterId, PostId, UserId};
 use likewise::limits::REPLICAS_MAX;
 
 pub use disk::{log_segments, rows, stage};
+pub use gossip::gossip;
 pub use wire::{frames, snapshot_parts};
 
 /// A property, by the name of its target.
 pub type Property = fn(&[u8]);
 
-pub const ALL: [(&str, Property); 8] = [
+pub const ALL: [(&str, Property); 9] = [
     ("block", block),
     ("record", record),
     ("rows", rows),
     ("text", text),
     ("frames", frames),
     ("snapshot_parts", snapshot_parts),
+    ("gossip", gossip),
     ("log_segments", log_segments),
     ("stage", stage),
 ];

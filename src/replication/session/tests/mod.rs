@@ -240,6 +240,44 @@ fn a_raised_frontier_does_not_stand_for_a_whole_log() {
 }
 
 #[test]
+fn who_follows_on_a_replica_behind_the_cut_waits_for_it() {
+    let (ap, eu, us) = (Node::new("ap", 1), Node::new("eu", 2), Node::new("us", 3));
+    let mut now = 0;
+    let mut links = [Link::new(&ap, &eu, now)];
+    for _ in 0..8 {
+        eu.write(1);
+    }
+    run(&mut links, &mut now, 100);
+    // The second run follows on the first, whose events the log will lose, and the third on the second.
+    for epoch in [20, 21] {
+        eu.restart(epoch);
+        for _ in 0..4 {
+            eu.write(1);
+        }
+    }
+    let mut unrelated = [Link::new(&Node::new("sa", 4), &eu, now)];
+    unrelated[0].0.node.write(1);
+    run(&mut unrelated, &mut now, 100);
+    eu.cut(3);
+    let mut links = [Link::new(&eu, &us, now)];
+    run(&mut links, &mut now, 3_000);
+    assert_eq!(links[0].1.wants.len(), 1);
+    let reached: Vec<_> = us.frontier().into_iter().map(|(one, _)| one).collect();
+    assert_eq!(reached, [world::replica("sa", 4)], "who follows on nobody");
+    assert_eq!(links[0].0.events_sent, 1, "nothing that cannot be applied");
+    assert_eq!(links[0].1.resumes, 0);
+
+    // Another peer held what the first run made, and no more.
+    assert_eq!(ap.frontier(), [(world::replica("eu", 2), 8)]);
+    us.merge(&ap);
+    run(&mut links, &mut now, 3_000);
+    assert_equal(&[&eu, &us]);
+    assert_eq!(links[0].0.events_sent, 1 + 8, "each once");
+    assert_eq!(links[0].1.resumes, 0);
+    assert_eq!(links[0].1.ended, None);
+}
+
+#[test]
 fn a_thousand_starts_make_one_head() {
     let (eu, us) = (Node::new("eu", 1), Node::new("us", 2));
     let mut now = 0;

@@ -2,51 +2,44 @@
 //!
 //! Knows the engine, the log and tasks; decides nothing of the protocol.
 
+mod applying;
+mod knowledge;
+mod outgoing;
+mod place;
+mod reading;
+
 use std::collections::VecDeque;
-use std::future::{Future, pending};
-use std::pin::Pin;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::Bytes;
 use futures_util::stream::FuturesOrdered;
 use futures_util::{FutureExt, Stream, StreamExt};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use crate::codec::{DecodeError, block};
-use crate::crdt::dot::ReplicaIndex;
-use crate::crdt::frontier::ShortForm;
-use crate::crdt::version_vector::VersionVector;
-use crate::engine::Engine;
-use crate::engine::audit::Audited;
-use crate::engine::commit::{OutcomeUnknown, Refused, Ticket};
-use crate::engine::published::Published;
-use crate::engine::record::{COMMIT_RECORD, blocks};
-use crate::engine::remote::{Applied, RemoteError};
-use crate::engine::replicas::ReplicaTable;
+use crate::engine::commit::{OutcomeUnknown, Ticket};
 use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
-use crate::log::{LogReader, Position, ReadError, RecordKind};
-use crate::replication::conflict;
+use crate::replication::Exchange;
+use crate::replication::driver::applying::{Committing, Compared, Comparing};
+use crate::replication::driver::knowledge::durable;
+use crate::replication::driver::reading::Reading;
 use crate::replication::frame::{BadFrame, CloseReason, Frame};
 use crate::replication::links::{Direction, Place};
 use crate::replication::news::News;
-use crate::replication::session::{
-    Durable, Effect, Hearsay, Input, Knowledge, LogBlock, LogFault, LogPiece, LogSurvey, Session,
-    Settings, Standing, Verdict,
-};
+use crate::replication::session::{Effect, Input, Session, Settings};
 use crate::replication::traffic::Traffic;
-use crate::replication::{Exchange, PeerAnswer};
 use crate::wire::codec::malformed;
-use crate::wire::frames::{read_frame, write_frame};
+use crate::wire::frames::read_frame;
 use crate::wire::replication as wire;
 
 /// How often a link's figures are brought up to date.
 pub(super) const STANDING_PAUSE: Duration = Duration::from_millis(100);
 /// How long the stream is kept after the closing frame, so that it arrives.
 const CLOSE_LINGER: Duration = Duration::from_millis(500);
+const DUPLICATE: &str = "another session between the same two nodes is kept";
 
 /// How a stream came about.
 pub(super) struct Call {
@@ -65,47 +58,6 @@ pub(super) struct Ended {
     /// Known if the peer's Hello came.
     pub peer: Option<Replica>,
 }
-
-impl Knowledge for Engine {
-    fn table(&self) -> &ReplicaTable {
-        self.replicas()
-    }
-
-    fn own(&self) -> (ReplicaIndex, u64) {
-        self.made()
-    }
-
-    fn predecessors(&self, replica: ReplicaIndex) -> Option<ShortForm> {
-        Engine::predecessors(self, replica)
-    }
-
-    fn audited(&self, ranges: &[usize]) -> Option<Audited> {
-        Engine::audited(self, ranges)
-    }
-}
-
-/// What is durable, with its fingerprint where the node is settled.
-fn durable(engine: &Engine) -> Durable {
-    let complete_until_ms = engine.complete_until_ms();
-    match engine.audited(&[]) {
-        Some(Audited { published, .. }) => Durable {
-            fingerprint: Some(published.sums.total()),
-            complete_until_ms,
-            published,
-        },
-        None => Durable {
-            fingerprint: None,
-            complete_until_ms,
-            published: engine.board().newest(),
-        },
-    }
-}
-
-type Reading = Pin<Box<dyn Future<Output = Input> + Send>>;
-/// A block of a frame, and the first number in it whose contents are not those that are known.
-type Compared = (u64, Bytes, Option<u64>);
-type Comparing = Pin<Box<dyn Future<Output = Compared> + Send>>;
-type Committing = Pin<Box<dyn Future<Output = Result<u64, OutcomeUnknown>> + Send>>;
 
 struct Driver {
     exchange: Arc<Exchange>,
@@ -323,16 +275,6 @@ impl Driver {
         }
     }
 
-    fn hand_over_news(&mut self) {
-        let Some(place) = &self.place else {
-            return;
-        };
-        let news = self.news.take(&self.exchange.acks, &place.peer.region);
-        if !news.is_empty() {
-            self.feed(Input::Heard(news));
-        }
-    }
-
     fn stop(&mut self, reason: CloseReason, message: &str) {
         self.feed(Input::Stop(reason, message.to_owned()));
     }
@@ -376,23 +318,7 @@ impl Driver {
                 from,
                 bytes_max,
             } => {
-                let exchange = self.exchange.clone();
-                self.reading = Some(Box::pin(async move {
-                    let behind = exchange.log.synced().0.saturating_sub(from.0);
-                    let table = exchange.engine.replicas();
-                    let result = read_log(&exchange.log, table, from, bytes_max).await;
-                    // The newest goes out at once; what is old leaves room for it.
-                    if behind > exchange.options.window_bytes as u64
-                        && let Ok(piece) = &result
-                    {
-                        let blocks = piece.blocks.iter();
-                        exchange
-                            .pace
-                            .take(blocks.map(|block| block.bytes.len()).sum())
-                            .await;
-                    }
-                    Input::LogRead { generation, result }
-                }));
+                self.reading = Some(self.read(generation, from, bytes_max));
             }
             Effect::Apply { frame, block } => return self.compare_or_apply(frame, block),
             Effect::Compared(compared) => {
@@ -418,20 +344,6 @@ impl Driver {
             }
         }
         None
-    }
-
-    fn hear(&self, hearsay: Hearsay) {
-        let Some(place) = &self.place else {
-            return;
-        };
-        let engine = &self.exchange.engine;
-        let replica = engine.replicas().all().get(&hearsay.replica);
-        if hearsay.replica.region != self.session.own().region
-            && let Some(replica) = replica
-        {
-            engine.hear_met(replica);
-        }
-        self.exchange.acks.hear(&place.peer.region, hearsay);
     }
 
     /// Counts what an operator should know of.
@@ -462,224 +374,4 @@ impl Driver {
             peer: self.peer.clone(),
         });
     }
-
-    /// Takes the place among the sessions, unless another with the same replica keeps it.
-    fn enter(&mut self, peer: Replica, frontier: Arc<VersionVector>) -> Option<Input> {
-        self.peer = Some(peer.clone());
-        let exchange = &self.exchange;
-        let own = self.session.own();
-        let Some(place) = exchange.links.enter(own, &peer, self.direction) else {
-            let message = DUPLICATE.to_owned();
-            return Some(Input::Stop(CloseReason::Duplicate, message));
-        };
-        exchange.acks.begin(place.owner, &peer, frontier.clone());
-        let replica = exchange.engine.replicas().all().get(&peer);
-        if peer.region != own.region
-            && let Some(replica) = replica
-        {
-            exchange.engine.meet(replica);
-        }
-        let answer = PeerAnswer {
-            replica: peer.clone(),
-            frontier,
-        };
-        exchange.answers.send_modify(|answers| {
-            answers.insert(peer.region.clone(), answer);
-        });
-        tracing::info!(%peer, direction = ?self.direction, "session begins");
-        self.place = Some(place);
-        None
-    }
-
-    /// Gives the place back.
-    fn leave(&mut self) {
-        let Some(place) = self.place.take() else {
-            return;
-        };
-        let exchange = &self.exchange;
-        let ended = self.ended.as_ref().expect("left when ended");
-        tracing::info!(peer = %place.peer, message = ended.message, "session over");
-        exchange.acks.end(&place.peer);
-        if exchange.links.leave(&place, &ended.message) {
-            exchange.catch_up.forget(&place.peer);
-        }
-    }
-
-    fn survey(&self) -> Input {
-        let engine = &self.exchange.engine;
-        let kept = self.exchange.log.segments().into_iter();
-        let segments: Option<_> = kept
-            .map(|segment| Some((segment.base, engine.read_context(&segment.context)?)))
-            .collect();
-        match segments {
-            Some(segments) => Input::Survey(LogSurvey {
-                segments,
-                floor: engine.log_floor(),
-            }),
-            None => {
-                let message = "the frontier at the beginning of a log segment cannot be read";
-                Input::Stop(CloseReason::Fault, message.to_owned())
-            }
-        }
-    }
-
-    /// Hands the block to the engine, but for one that names known numbers: that is compared with the log first.
-    fn compare_or_apply(&mut self, frame: u64, block: Bytes) -> Option<Input> {
-        let exchange = &self.exchange;
-        if !conflict::overlaps(&exchange.engine, &block) {
-            return Some(self.apply(frame, &block));
-        }
-        let Some(turn) = exchange.comparisons.take() else {
-            exchange.counts.overlaps_unchecked.one_more();
-            return Some(self.apply(frame, &block));
-        };
-        let (engine, log) = (exchange.engine.clone(), exchange.log.clone());
-        self.comparing = Some(Box::pin(async move {
-            let difference = conflict::difference(engine, log, block.clone()).await;
-            drop(turn);
-            (frame, block, difference)
-        }));
-        None
-    }
-
-    /// A block was compared with the log.
-    fn handle_compared(&mut self, (frame, block, difference): Compared) {
-        let Some(number) = difference else {
-            let input = self.apply(frame, &block);
-            return self.feed(input);
-        };
-        let engine = &self.exchange.engine;
-        let head = block::head(&block, &mut engine.replicas());
-        let maker = head.map(|head| engine.replicas().all().id(head.replica).clone());
-        let maker = maker.map_or_else(|_| "nobody".to_owned(), |maker| maker.to_string());
-        tracing::error!(
-            peer = ?self.peer, %maker, number,
-            "a peer sent a known event with other contents: either the number was made twice, or the peer does \
-             not relay what it was given. Nothing was changed"
-        );
-        let why = format!("event {number} of {maker} is known here with other contents");
-        self.feed(Input::Applied(Verdict::Conflict(why)));
-    }
-
-    fn apply(&mut self, frame: u64, block: &Bytes) -> Input {
-        let verdict = match self.exchange.engine.apply_remote(block) {
-            Ok(Applied::New(wait)) => {
-                let durable = async move { wait.await.map(|_: Arc<Published>| frame) };
-                self.committing.push_back(Box::pin(durable));
-                Verdict::New
-            }
-            Ok(Applied::Known) => Verdict::Known,
-            Ok(Applied::NotYet) => Verdict::NotYet,
-            Err(RemoteError::Decode(DecodeError::UnknownKind { kind, .. })) => {
-                self.exchange.counts.blocks_withheld.one_more();
-                Verdict::UnknownKind { kind }
-            }
-            Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
-            Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
-            Err(RemoteError::Refused(Refused::BatchFull | Refused::Frozen)) => Verdict::Busy,
-            Err(RemoteError::Refused(Refused::DiskFull)) => Verdict::NoRoom,
-            Err(RemoteError::Refused(why @ (Refused::Poisoned | Refused::Stopping))) => {
-                Verdict::Stopped(why.to_string())
-            }
-        };
-        Input::Applied(verdict)
-    }
-
-    fn want_snapshot(&self, whole_from: ShortForm) {
-        let Some(place) = &self.place else {
-            return;
-        };
-        let exchange = &self.exchange;
-        match exchange.endpoint(&place.peer.region) {
-            Some(endpoint) => exchange.catch_up.want(&place.peer, &endpoint, whole_from),
-            None => tracing::warn!(
-                peer = %place.peer,
-                "this node is behind the peer's log, and has no address to take a snapshot from it"
-            ),
-        }
-    }
-
-    /// Gives the connection what it takes at once.
-    fn flush<T>(&mut self, frames: &mpsc::Sender<T>, wrap: fn(wire::Frame) -> T) {
-        while let Some(frame) = self.outgoing.front() {
-            let Ok(permit) = frames.try_reserve() else {
-                return;
-            };
-            let frame = write_frame(frame);
-            self.traffic
-                .note_sent(&frame, self.exchange.engine.as_ref());
-            permit.send(wrap(frame));
-            self.outgoing.pop_front();
-        }
-    }
-
-    fn show_standing(&mut self) {
-        let now = Instant::now();
-        let Some(place) = &self.place else {
-            return;
-        };
-        if now < self.shown + STANDING_PAUSE {
-            return;
-        }
-        self.shown = now;
-        let standing = Standing {
-            traffic: self.traffic,
-            ..self.session.standing(self.now_ms())
-        };
-        self.exchange.links.update(place, standing);
-    }
-
-    /// Sends what is left, the closing frame last, and waits until the peer ends its side.
-    async fn say_goodbye<S, T>(
-        &mut self,
-        incoming: &mut S,
-        frames: mpsc::Sender<T>,
-        wrap: fn(wire::Frame) -> T,
-    ) where
-        S: Stream<Item = Result<Option<wire::Frame>, Status>> + Unpin + Send,
-        T: Send,
-    {
-        let closing = self.outgoing.drain(..);
-        for frame in closing.filter(|frame| matches!(frame, Frame::Close { .. })) {
-            if frames.send(wrap(write_frame(&frame))).await.is_err() {
-                return;
-            }
-        }
-        drop(frames);
-        while let Some(Ok(_)) = incoming.next().await {}
-    }
-}
-
-const DUPLICATE: &str = "another session between the same two nodes is kept";
-
-async fn read_log(
-    log: &LogReader,
-    mut table: &ReplicaTable,
-    from: Position,
-    bytes_max: usize,
-) -> Result<LogPiece, LogFault> {
-    let chunk = log
-        .read(from, bytes_max)
-        .await
-        .map_err(|error| match error {
-            ReadError::Cut { .. } => LogFault::Cut,
-            other => LogFault::Broken(other.to_string()),
-        })?;
-    let broken = |error: DecodeError| LogFault::Broken(error.to_string());
-    let commits = chunk.records.iter();
-    let commits = commits.filter(|record| record.kind == RecordKind(COMMIT_RECORD));
-    let mut found = Vec::new();
-    for record in commits {
-        for bytes in blocks(&record.payload).map_err(broken)? {
-            found.push(LogBlock {
-                position: record.position,
-                head: block::head(&bytes, &mut table).map_err(broken)?,
-                bytes,
-            });
-        }
-    }
-    Ok(LogPiece {
-        blocks: found,
-        next: chunk.next,
-    })
 }

@@ -3,8 +3,10 @@
 //! Who runs and what is shown are decided in one step under one lock: a session that lost its place can
 //! change nothing of the link that another keeps up.
 
+mod configured;
+mod place;
+
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
@@ -12,8 +14,13 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::ids::{Epoch, Region, Replica};
-use crate::replication::session::{Agreement, Standing};
+use crate::replication::links::configured::Configured;
+use crate::replication::links::place::takes_over;
+use crate::replication::session::Standing;
 use crate::seams::membership::Members;
+
+pub(super) use place::Place;
+pub use place::{Direction, Owner};
 
 /// One link.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,40 +34,11 @@ pub struct LinkView {
     pub standing: Standing,
 }
 
-/// Who dialled.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Direction {
-    Dialled,
-    Accepted,
-}
-
-/// Sessions in the order in which they were let in.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Default)]
-pub struct Owner(pub(super) u64);
-
-/// A session's place among the others.
-pub(super) struct Place {
-    pub peer: Replica,
-    pub owner: Owner,
-    /// Cancelled when another session with the same replica takes its place.
-    pub displaced: CancellationToken,
-}
-
 struct Session {
     owner: Owner,
     direction: Direction,
     displaced: CancellationToken,
     standing: Standing,
-}
-
-/// A peer that is dialled, by configuration or hearsay. What stands here is shown while no session with its
-/// region runs.
-struct Configured {
-    address: String,
-    epoch: Option<Epoch>,
-    standing: Standing,
-    /// Since when the oldest event waits that the peer has not acknowledged.
-    waits_since: Option<Instant>,
 }
 
 struct Links {
@@ -221,13 +199,7 @@ impl LinkBoard {
             && let Some(session) = links.sessions.remove(&place.peer)
             && let Some(configured) = links.configured.get_mut(&place.peer.region)
         {
-            configured.epoch = Some(place.peer.epoch);
-            configured.waits_since = None;
-            configured.standing = Standing {
-                agreement: Agreement::Unknown,
-                problem: problem.to_owned(),
-                ..session.standing
-            };
+            configured.note_ended(place.peer.epoch, session.standing, problem);
         }
         drop(links);
         self.left.send_replace(());
@@ -293,196 +265,5 @@ impl Links {
     }
 }
 
-impl Configured {
-    fn new(address: String) -> Self {
-        Self {
-            address,
-            epoch: None,
-            standing: Standing::with_problem("not dialled yet"),
-            waits_since: None,
-        }
-    }
-
-    fn follow(&mut self, now: Instant, events_behind: u64) {
-        self.standing.events_behind = events_behind;
-        if events_behind == 0 {
-            self.waits_since = None;
-            self.standing.lag_ms = 0;
-            return;
-        }
-        // The wait goes on from where the session left it.
-        let waited = Duration::from_millis(self.standing.lag_ms);
-        let since = self
-            .waits_since
-            .get_or_insert_with(|| now.checked_sub(waited).unwrap_or(now));
-        let waited = now.saturating_duration_since(*since);
-        self.standing.lag_ms = u64::try_from(waited.as_millis()).unwrap_or(u64::MAX);
-    }
-}
-
-/// Which of two sessions with one peer is kept.
-///
-/// Of two that were dialled from both sides, the one that the smaller replica dialled: both sides decide
-/// alike. Of two that the peer dialled, the newer: it knows that the older has ended. Of two that this
-/// node dialled (by two addresses), the older.
-fn takes_over(own_is_smaller: bool, earlier: Direction, later: Direction) -> bool {
-    match (earlier, later) {
-        (Direction::Accepted, Direction::Accepted) => true,
-        (Direction::Dialled, Direction::Dialled) => false,
-        (_, Direction::Dialled) => own_is_smaller,
-        (_, Direction::Accepted) => !own_is_smaller,
-    }
-}
-
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use Direction::{Accepted, Dialled};
-
-    fn replica(region: &str, epoch: u128) -> Replica {
-        Replica {
-            region: Region::new(region).expect("valid"),
-            epoch: Epoch(epoch),
-        }
-    }
-
-    /// The board of `us`, to whom `eu` is configured.
-    fn board() -> (LinkBoard, Replica) {
-        let board = LinkBoard::new([(replica("eu", 1).region, "eu:1".to_owned())]);
-        (board, replica("us", 1))
-    }
-
-    fn only(board: &LinkBoard) -> LinkView {
-        let mut all = board.all();
-        assert_eq!(all.len(), 1, "{all:?}");
-        all.remove(0)
-    }
-
-    #[test]
-    fn clones_have_links_of_their_own() {
-        let (board, own) = board();
-        let first = board.enter(&own, &replica("eu", 1), Accepted);
-        let second = board.enter(&own, &replica("eu", 2), Accepted);
-        let (first, second) = (first.expect("the only one"), second.expect("another"));
-        let addresses = board.all().into_iter().map(|link| link.address);
-        assert_eq!(addresses.collect::<Vec<_>>(), ["eu:1", ""]);
-        assert!(board.leave(&second, "gone"));
-        assert!(only(&board).connected);
-        assert!(board.leave(&first, "gone for good"));
-        assert_eq!(only(&board).standing.problem, "gone for good");
-    }
-
-    #[test]
-    fn a_displaced_session_does_not_take_the_link_down() {
-        let (board, own) = board();
-        let peer = replica("eu", 1);
-        let displaced = board.enter(&own, &peer, Accepted).expect("the only one");
-        let kept = board.enter(&own, &peer, Accepted).expect("the newer");
-        assert!(displaced.displaced.is_cancelled());
-        board.update(&displaced, Standing::with_problem("of the displaced"));
-        assert!(!board.leave(&displaced, "another session is kept"));
-        assert!(only(&board).connected);
-        assert_eq!(only(&board).standing.problem, "");
-        board.update(&kept, Standing::with_problem("of the kept"));
-        assert_eq!(only(&board).standing.problem, "of the kept");
-    }
-
-    #[test]
-    fn a_restarted_peer_takes_the_link_over_before_its_former_session_ends() {
-        let (board, own) = board();
-        let former = board.enter(&own, &replica("eu", 1), Dialled);
-        let former = former.expect("the only one");
-        let newer = board.enter(&own, &replica("eu", 2), Accepted);
-        assert!(newer.is_some());
-        assert!(board.leave(&former, "the connection was lost"));
-        let link = only(&board);
-        assert!(link.connected);
-        assert_eq!(
-            (link.address.as_str(), link.epoch),
-            ("eu:1", Some(Epoch(2)))
-        );
-    }
-
-    #[test]
-    fn the_lag_of_a_link_that_is_down_grows_from_where_its_session_left_it() {
-        let (board, own) = board();
-        let place = board.enter(&own, &replica("eu", 1), Dialled);
-        let place = place.expect("the only one");
-        let standing = Standing {
-            events_behind: 3,
-            lag_ms: 500,
-            ..Standing::with_problem("")
-        };
-        board.update(&place, standing);
-        board.leave(&place, "the connection was lost");
-        let now = Instant::now() + Duration::from_secs(10);
-        board.follow_down(now, |_| 4);
-        board.follow_down(now + Duration::from_secs(2), |_| 7);
-        let standing = only(&board).standing;
-        assert_eq!((standing.events_behind, standing.lag_ms), (7, 2_500));
-        board.follow_down(now + Duration::from_secs(3), |_| 0);
-        assert_eq!(only(&board).standing.lag_ms, 0);
-    }
-
-    #[tokio::test]
-    async fn both_sides_keep_the_session_that_the_smaller_dialled() {
-        let (ap, us) = (replica("ap", 1), replica("us", 1));
-        for (first, second) in [(Dialled, Accepted), (Accepted, Dialled)] {
-            for (own, peer, kept) in [(&ap, &us, Dialled), (&us, &ap, Accepted)] {
-                let board = LinkBoard::new([]);
-                let earlier = board.enter(own, peer, first).expect("the only one");
-                let later = board.enter(own, peer, second);
-                assert_eq!(later.is_some(), kept == second);
-                assert_eq!(earlier.displaced.is_cancelled(), kept == second);
-                assert_eq!(board.leave(&earlier, ""), later.is_none());
-                if let Some(later) = later {
-                    assert!(board.leave(&later, ""));
-                }
-                board.gone(peer).await;
-            }
-        }
-    }
-
-    #[test]
-    fn a_region_of_hearsay_is_shown_until_it_is_forgotten() {
-        let (board, own) = board();
-        let ap = replica("ap", 1);
-        board.learn(&ap.region, "ap:1".to_owned());
-        board.learn(&ap.region, "ap:2".to_owned());
-        let shown = |board: &LinkBoard| {
-            let all = board.all().into_iter();
-            all.map(|link| (link.address, link.connected))
-                .collect::<Vec<_>>()
-        };
-        let eu = ("eu:1".to_owned(), false);
-        assert_eq!(shown(&board), [("ap:2".to_owned(), false), eu.clone()]);
-        let place = board.enter(&own, &ap, Dialled).expect("the only one");
-        assert_eq!(shown(&board), [("ap:2".to_owned(), true), eu.clone()]);
-        board.leave(&place, "gone");
-        board.forget(&ap.region);
-        assert_eq!(shown(&board), [eu]);
-    }
-
-    #[test]
-    fn seeds_matter_while_nobody_is_there() {
-        let (board, own) = board();
-        board.note_seed("one:1", Some("refused"));
-        board.note_seed("two:1", Some("refused"));
-        board.note_seed("two:1", None);
-        assert_eq!(board.seed_problems().len(), 1);
-        let place = board.enter(&own, &replica("eu", 1), Dialled);
-        let place = place.expect("the only one");
-        assert!(board.seed_problems().is_empty());
-        board.leave(&place, "gone");
-        assert!(board.seed_problems()[0].contains("one:1"));
-    }
-
-    #[test]
-    fn a_second_dial_to_the_same_peer_is_given_up() {
-        let (board, own) = board();
-        let peer = replica("eu", 1);
-        let kept = board.enter(&own, &peer, Dialled).expect("the only one");
-        assert!(board.enter(&own, &peer, Dialled).is_none());
-        assert!(!kept.displaced.is_cancelled());
-    }
-}
+mod tests;
