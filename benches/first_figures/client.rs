@@ -1,25 +1,20 @@
 //! The client of the measurements: unary calls from many tasks, and one stream of batches.
 
-use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
-use anyhow::{bail, ensure};
+use anyhow::ensure;
 use likewise::wire::v1::like_service_client::LikeServiceClient;
-use likewise::wire::v1::{
-    GetPostRequest, IntegerColumn, LikeRequest, Operation, Outcome, StreamWritesRequest,
-    WriteBatch, stream_writes_response, write_batch,
-};
+use likewise::wire::v1::{GetPostRequest, LikeRequest};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
-use tokio::sync::mpsc;
-use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::Channel;
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_client::HealthClient;
 
-use crate::machine::Watch;
+use crate::measure::stream::{self, Drive};
+use crate::measure::unary::Callers;
 use crate::node::Node;
-use crate::report::{Measured, latencies};
+use crate::report::Measured;
 
 const CONNECTIONS: usize = 4;
 /// Calls under way on each connection.
@@ -30,27 +25,12 @@ const BATCH: usize = 1_000;
 const USERS: u64 = 10_000_000;
 
 pub struct Client {
-    pid: u32,
-    channels: Vec<Channel>,
+    callers: Callers,
 }
 
 /// The users of a batch, random among all.
 pub fn users(rng: &mut SmallRng) -> Vec<u64> {
     (0..BATCH).map(|_| rng.random_range(0..USERS)).collect()
-}
-
-/// Likes of one post.
-pub fn batch_of(post: &str, values: Vec<u64>) -> WriteBatch {
-    let prefix = "u".to_owned();
-    WriteBatch {
-        posts: vec![post.to_owned()],
-        operations: vec![Operation::Like as i32],
-        users: Some(write_batch::Users::UserIntegers(IntegerColumn {
-            prefix,
-            values,
-        })),
-        ..WriteBatch::default()
-    }
 }
 
 /// Who was sent, to know what the count must be.
@@ -79,11 +59,16 @@ impl Client {
             let endpoint = Channel::from_shared(node.address.clone())?;
             channels.push(endpoint.tcp_nodelay(true).connect().await?);
         }
-        let pid = node.pid();
-        Ok(Self { pid, channels })
+        Ok(Self {
+            callers: Callers {
+                pid: Some(node.pid()),
+                channels,
+                calls: CALLS,
+            },
+        })
     }
 
-    /// Calls from all tasks until the time is over.
+    /// Calls from all tasks until the time is over, each with a user of its own choice.
     async fn unary<F>(
         &self,
         span: Duration,
@@ -92,28 +77,12 @@ impl Client {
     where
         F: Future<Output = Result<(), tonic::Status>> + Send,
     {
-        let watch = Watch::start(Some(self.pid))?;
-        let end = Instant::now() + span;
-        let mut tasks = Vec::new();
-        for seed in 0..(CONNECTIONS * CALLS) as u64 {
-            let channel = self.channels[seed as usize % CONNECTIONS].clone();
-            let call = call.clone();
-            tasks.push(tokio::spawn(async move {
-                let mut rng = SmallRng::seed_from_u64(seed);
-                let mut latency = latencies()?;
-                while Instant::now() < end {
-                    let since = Instant::now();
-                    call(channel.clone(), rng.random_range(0..USERS)).await?;
-                    latency.record(since.elapsed().as_micros() as u64)?;
-                }
-                anyhow::Ok(latency)
-            }));
-        }
-        let mut latency = latencies()?;
-        for task in tasks {
-            latency.add(task.await??)?;
-        }
-        Measured::new(latency.len(), latency, watch.stop()?)
+        let call = move |channel, caller: u64, number: u64| {
+            let mut rng = SmallRng::seed_from_u64(caller << 32 | number);
+            call(channel, rng.random_range(0..USERS))
+        };
+        let (latency, took) = self.callers.run(span, call).await?;
+        Measured::new(latency.len(), latency, took)
     }
 
     /// The nearest to an echo that the node serves: grpc.health.v1 Check reads one value.
@@ -200,43 +169,19 @@ impl Client {
         post: &str,
         mut next: impl FnMut() -> Option<Vec<u64>>,
     ) -> anyhow::Result<Measured> {
-        let (requests, rx) = mpsc::channel(IN_FLIGHT);
-        let mut client = LikeServiceClient::new(self.channels[0].clone());
-        let watch = Watch::start(Some(self.pid))?;
-        let answers = client.stream_writes(ReceiverStream::new(rx)).await?;
-        let mut answers = answers.into_inner();
-        let mut latency = latencies()?;
-        let mut begun: HashMap<u64, Instant> = HashMap::new();
-        let (mut batches, mut items) = (0, 0);
-        loop {
-            while begun.len() < IN_FLIGHT
-                && let Some(users) = next()
-            {
-                batches += 1;
-                let request = StreamWritesRequest {
-                    batch_id: batches,
-                    batch: Some(batch_of(post, users)),
-                };
-                begun.insert(batches, Instant::now());
-                requests.send(request).await?;
-            }
-            if begun.is_empty() {
-                break;
-            }
-            let Some(answer) = answers.message().await? else {
-                bail!("the stream ended");
-            };
-            let since = begun.remove(&answer.batch_id);
-            let since = since.ok_or_else(|| anyhow::anyhow!("an answer to no batch"))?;
-            latency.record(since.elapsed().as_micros() as u64)?;
-            items += answered(answer.outcome)?;
-        }
-        Measured::new(items, latency, watch.stop()?)
+        let drive = Drive {
+            pid: self.callers.pid,
+            in_flight: IN_FLIGHT,
+            pace: None,
+        };
+        let next = || Some(stream::likes_of(post, next()?));
+        let streamed = stream::drive(self.callers.channels[0].clone(), drive, next).await?;
+        Measured::new(streamed.items, streamed.latency_us, streamed.took)
     }
 
     /// The count is exactly that of the users who were sent.
     pub async fn check_count(&self, post: &str, seen: &Seen) -> anyhow::Result<()> {
-        let mut client = LikeServiceClient::new(self.channels[0].clone());
+        let mut client = LikeServiceClient::new(self.callers.channels[0].clone());
         let answer = client.get_post(get(post)).await?.into_inner();
         let found = answer.likes.map_or(0, |likes| likes.count);
         ensure!(found == seen.count, "{found} in place of {}", seen.count);
@@ -249,19 +194,4 @@ fn get(post: &str) -> GetPostRequest {
         post: post.to_owned(),
         ..GetPostRequest::default()
     }
-}
-
-/// How many items the answer says were liked; any other outcome makes the figures worthless.
-fn answered(outcome: Option<stream_writes_response::Outcome>) -> anyhow::Result<u64> {
-    let Some(stream_writes_response::Outcome::Result(result)) = outcome else {
-        bail!("a batch was refused: {outcome:?}");
-    };
-    let liked = [Outcome::Liked as i32, Outcome::LikedAgain as i32];
-    ensure!(
-        result
-            .outcomes
-            .iter()
-            .all(|outcome| liked.contains(outcome))
-    );
-    Ok(result.outcomes.len() as u64)
 }

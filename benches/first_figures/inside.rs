@@ -8,21 +8,20 @@ use hdrhistogram::Histogram;
 use likewise::adapters::os_files::OsFiles;
 use likewise::adapters::system::OsRandomness;
 use likewise::adapters::threads::ThreadWorkers;
-use likewise::config::Config;
 use likewise::engine::Engine;
-use likewise::engine::commit::Refused;
 use likewise::ids::{ClusterId, Region};
 use likewise::log::{self, LogIdentity, LogOptions, LogSeams, LogWriter, Position, RecordKind};
-use likewise::node::{engine_options, storage};
 use likewise::seams::Workers;
-use likewise::wire::batch;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 
-use crate::client::{IN_FLIGHT, batch_of, users};
-use crate::machine::Watch;
+use crate::client::{IN_FLIGHT, users};
+use crate::measure::engine::{self, Inside};
+use crate::measure::latencies;
+use crate::measure::machine::Watch;
+use crate::measure::stream::likes_of;
 use crate::node::folder;
-use crate::report::{Measured, latencies};
+use crate::report::Measured;
 
 /// About what the record of a single like takes.
 const RECORD_BYTES: usize = 100;
@@ -86,25 +85,12 @@ pub struct Likes {
 /// does less gRPC.
 pub async fn likes(likes: Likes, span: Duration) -> anyhow::Result<Measured> {
     let folder = folder()?;
-    let mut config = Config::default();
-    config.node.data_dir = folder.path().join("data");
-    let storage = storage::open(&config, engine_options(&config)).await?;
-    let recovered = storage.recovered;
-    let engine = recovered.engine;
-    let committer = recovered.committer;
-    let workers = ThreadWorkers::new(tokio::runtime::Handle::current());
-    let writing = async move {
-        if let Err(error) = committer.run().await {
-            eprintln!("the log failed: {error}");
-        }
-    };
-    let writer = workers.spawn("log-writer", Box::pin(writing));
-    let spare = workers.spawn("log-spare", Box::pin(recovered.preparer.run()));
+    let inside = Inside::open(folder.path()).await?;
     let watch = Watch::start(None)?;
     let end = Instant::now() + span;
     let writers = (0..IN_FLIGHT as u64).map(|number| {
         let seed = likes.seed << 8 | number;
-        tokio::spawn(write_for(engine.clone(), seed, end))
+        tokio::spawn(write_for(inside.engine.clone(), seed, end))
     });
     let writers: Vec<_> = writers.collect();
     let mut latency = latencies()?;
@@ -115,9 +101,7 @@ pub async fn likes(likes: Likes, span: Duration) -> anyhow::Result<Measured> {
         latency.add(times)?;
     }
     let took = watch.stop()?;
-    engine.queue().close(Refused::Stopping);
-    writer.await?;
-    spare.await?;
+    inside.close().await?;
     Measured::new(items, latency, took)
 }
 
@@ -132,10 +116,8 @@ async fn write_for(
     while Instant::now() < end {
         let users = users(&mut rng);
         let since = Instant::now();
-        let checked = batch::check(engine.cluster(), Some(batch_of("hot", users)))?;
-        let written = engine.write(&checked.write).await?;
+        items += engine::write(&engine, likes_of("hot", users)).await?;
         latency.record(since.elapsed().as_micros() as u64)?;
-        items += written.done.len() as u64;
     }
     Ok((items, latency))
 }

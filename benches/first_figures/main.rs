@@ -4,9 +4,11 @@
 //! fresh folders, and medians are taken over the rounds: on a shared machine only ratios of one run mean
 //! much. The node that serves is a child process, so that its CPU time is told from the client's.
 
+#[path = "../measure/mod.rs"]
+mod measure;
+
 mod client;
 mod inside;
-mod machine;
 mod node;
 mod report;
 

@@ -5,12 +5,7 @@ use std::io::Write;
 use hdrhistogram::Histogram;
 use serde_json::{Value, json};
 
-use crate::machine::{Took, description};
-
-/// Latencies in microseconds, to three digits.
-pub fn latencies() -> anyhow::Result<Histogram<u64>> {
-    Ok(Histogram::new(3)?)
-}
+use crate::measure::machine::{Took, description};
 
 /// One measurement of one round.
 pub struct Measured {
