@@ -1,5 +1,21 @@
-//! The simulator's binary.
+//! `likewise-sim`: runs scenarios of a whole cluster, each from a seed, to the bit.
 
+mod cli;
+mod mutants;
 mod simulator;
+mod sweep;
+mod totals;
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser;
+
+fn main() -> ExitCode {
+    match cli::Arguments::parse().carry_out() {
+        Ok(code) => code,
+        Err(error) => {
+            eprintln!("likewise-sim: {error:#}");
+            ExitCode::from(2)
+        }
+    }
+}

@@ -1,4 +1,4 @@
-//! Damage on purpose, for tests alone: memory changes behind the back of figures, sums and log.
+//! Damage on purpose, for tests and the simulator alone: memory changes behind the back of figures, sums and log.
 
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dot, Dots};
@@ -8,7 +8,7 @@ use crate::ids::{PostId, Replica, UserId};
 
 impl Engine {
     /// A user's live dots become these, and nothing else knows.
-    pub(crate) fn damage_liker(&self, post: &PostId, user: &UserId, dots: &[(Replica, u64)]) {
+    pub fn damage_liker(&self, post: &PostId, user: &UserId, dots: &[(Replica, u64)]) {
         let post = self.directory.get_or_create(post);
         let hash = UserHash::of(user);
         let dots = dots.iter().map(|(replica, seq)| self.dot(replica, *seq));
@@ -21,12 +21,14 @@ impl Engine {
     }
 
     /// A replica's likes on a post become this many.
+    #[cfg(test)]
     pub(crate) fn damage_figure(&self, post: &PostId, replica: &Replica, increments: u64) {
         let post = self.directory.get_or_create(post);
         let replica = self.replicas.intern_own(replica);
         post.figures().damage(replica, increments);
     }
 
+    #[cfg(test)]
     pub(crate) fn damage_orphan(&self, replica: &Replica, seq: u64) {
         let dot = self.dot(replica, seq);
         let lost = self.orphans.lock().resolve(dot);
@@ -34,6 +36,7 @@ impl Engine {
     }
 
     /// Everything goes into the next checkpoint, the damage too.
+    #[cfg(test)]
     pub(crate) fn spread_to_disk(&self) {
         self.mark_all_changed();
     }

@@ -16,7 +16,7 @@ pub mod command;
 pub mod commit;
 pub mod committer;
 pub mod completeness;
-#[cfg(test)]
+#[cfg(any(test, feature = "sim"))]
 mod damage;
 pub mod explain;
 mod freeze;

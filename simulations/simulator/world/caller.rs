@@ -6,20 +6,22 @@ use std::time::Duration;
 
 use hyper_util::rt::TokioIo;
 use likewise::client::Failure;
+use likewise::wire::v1::counter_service_client::CounterServiceClient;
 use likewise::wire::v1::like_service_client::LikeServiceClient;
-use likewise::wire::v1::{GetPostRequest, LikeRequest, LikeResponse, PostLikes};
-use likewise::wire::v1::{UnlikeRequest, UnlikeResponse};
+use likewise::wire::v1::{AddRequest, AddResponse, LikeRequest, LikeResponse};
+use likewise::wire::v1::{Consistency, GetPostRequest, PostLikes, ReadOptions};
+use likewise::wire::v1::{UnlikeRequest, UnlikeResponse, WatchPostsRequest, WatchPostsResponse};
 use prost::Message;
 use tonic::transport::{Channel, Endpoint, Uri};
-use tonic::{Request, Response, Status};
+use tonic::{Request, Response, Status, Streaming};
 use tower::service_fn;
 
 use super::machine::CLIENT_PORT;
-use super::network::SimulatedTransport;
+use super::network::{SimulatedTransport, Wire};
 use super::trace::{Kind, Trace};
 
 /// How long an answer is waited for.
-const PATIENCE: Duration = Duration::from_secs(2);
+const PATIENCE: Duration = Duration::from_secs(5);
 
 /// See the module.
 pub struct Caller {
@@ -39,6 +41,10 @@ impl Caller {
 
     /// The service of a region's node. Connects as calls go.
     fn service(&mut self, region: &str) -> LikeServiceClient<Channel> {
+        LikeServiceClient::new(self.channel(region))
+    }
+
+    fn channel(&mut self, region: &str) -> Channel {
         let (trace, machine) = (self.trace.clone(), self.machine);
         let channel = self.channels.entry(region.to_owned()).or_insert_with(|| {
             let name = region.to_owned();
@@ -50,17 +56,22 @@ impl Caller {
             let endpoint = Endpoint::from_static("http://simulated");
             endpoint.connect_with_connector_lazy(dial)
         });
-        LikeServiceClient::new(channel.clone())
+        channel.clone()
     }
 
     /// Hands on what came of a call, and notes it.
     async fn ended<T: Message>(
-        &self,
+        &mut self,
+        region: &str,
         what: String,
         call: impl Future<Output = Result<Response<T>, Status>>,
     ) -> Result<T, Failure> {
         self.note(&format!("calls {what}"), &[]);
         let ended = tokio::time::timeout(PATIENCE, call).await;
+        if ended.is_err() {
+            // The connection may hang for good: what a cut swallowed nobody sends again.
+            self.channels.remove(region);
+        }
         let ended = match ended {
             Ok(Ok(response)) => Ok(response.into_inner()),
             Ok(Err(status)) => Err(Failure::of(&status)),
@@ -84,8 +95,10 @@ impl Caller {
     pub async fn like(&mut self, region: &str, like: LikeRequest) -> Result<LikeResponse, Failure> {
         let mut service = self.service(region);
         let what = format!("like {region} {} {}", like.post, like.user);
-        self.ended(what, async { service.like(Request::new(like)).await })
-            .await
+        self.ended(region, what, async {
+            service.like(Request::new(like)).await
+        })
+        .await
     }
 
     pub async fn unlike(
@@ -95,19 +108,69 @@ impl Caller {
     ) -> Result<UnlikeResponse, Failure> {
         let mut service = self.service(region);
         let what = format!("unlike {region} {} {}", unlike.post, unlike.user);
-        self.ended(what, async { service.unlike(Request::new(unlike)).await })
+        self.ended(region, what, async {
+            service.unlike(Request::new(unlike)).await
+        })
+        .await
+    }
+
+    pub async fn add(&mut self, region: &str, add: AddRequest) -> Result<AddResponse, Failure> {
+        let mut service = CounterServiceClient::new(self.channel(region));
+        let what = format!("add {region} {} {} {}", add.post, add.counter, add.delta);
+        self.ended(region, what, async { service.add(Request::new(add)).await })
             .await
     }
 
-    /// The likes of a post as the node has them now.
-    pub async fn read(&mut self, region: &str, post: &str) -> Result<Option<PostLikes>, Failure> {
+    /// The likes of a post, not older than the token, and the newer token.
+    pub async fn read(
+        &mut self,
+        region: &str,
+        post: &str,
+        viewer: &str,
+        token: String,
+    ) -> Result<(PostLikes, String), Failure> {
         let mut service = self.service(region);
+        let consistency = match token.is_empty() {
+            true => Consistency::Exact,
+            false => Consistency::AtLeast,
+        };
         let read = GetPostRequest {
             post: post.to_owned(),
-            ..GetPostRequest::default()
+            viewer: viewer.to_owned(),
+            options: Some(ReadOptions {
+                consistency: consistency.into(),
+                token,
+                ..ReadOptions::default()
+            }),
         };
-        let what = format!("read {region} {post}");
-        let read = self.ended(what, async { service.get_post(Request::new(read)).await });
-        Ok(read.await?.likes)
+        let what = format!("read {region} {post} {viewer}");
+        let read = self.ended(region, what, async {
+            service.get_post(Request::new(read)).await
+        });
+        let answer = read.await?;
+        Ok((answer.likes.unwrap_or_default(), answer.token))
+    }
+
+    /// Watches posts.
+    pub async fn watch(
+        &mut self,
+        region: &str,
+        posts: Vec<String>,
+    ) -> Result<Streaming<WatchPostsResponse>, Status> {
+        let watch = WatchPostsRequest {
+            posts,
+            token: String::new(),
+        };
+        let answer = self
+            .service(region)
+            .watch_posts(Request::new(watch))
+            .await?;
+        Ok(answer.into_inner())
+    }
+
+    /// A connection of its own, for whoever does not speak gRPC.
+    pub async fn dial(&self, host: &str, port: u16) -> std::io::Result<Wire> {
+        let transport = SimulatedTransport::new(self.trace.clone(), self.machine);
+        transport.dial(host, port).await
     }
 }

@@ -1,65 +1,74 @@
 //! A machine: a disk, a store and a clock, on one power supply, and the node that runs on them, boot after boot.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
 
+use futures_util::FutureExt as _;
 use likewise::adapters::chitchat_membership::Home;
 use likewise::adapters::memory_store::MemoryDevice;
 use likewise::adapters::power::Power;
 use likewise::adapters::simulated_disk::{Latency, Operation, SimulatedDisk};
 use likewise::adapters::system::SeededRandomness;
 use likewise::adapters::tasks::TaskWorkers;
-use likewise::config::Config;
+use likewise::config::{Config, RepeatedLikes};
 use likewise::counts::Counts;
 use likewise::engine::Engine;
 use likewise::engine::recovery::EngineSeams;
-use likewise::ids::Region;
-use likewise::log::LogReader;
+use likewise::ids::{PostId, Region, Replica};
+use likewise::log::LogOptions;
 use likewise::node::{self, Network, storage};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 use tokio::sync::Notify;
 
-use super::World;
 use super::network::{SimulatedListener, SimulatedTransport};
-use super::time::MachineClock;
+use super::time::{MachineClock, SimTime};
 use super::trace::{Kind, Trace};
 use super::traced_disk::{Noted, TracedFiles, TracedStore};
+use crate::simulator::history::Recorder;
+use crate::simulator::scenario::NodePlan;
+use crate::simulator::workload::post_name;
 
 /// Where every node listens, for clients and for peers.
 pub const CLIENT_PORT: u16 = 7400;
 pub const PEER_PORT: u16 = 7401;
 /// An operation of a disk takes up to this long; a sync at least some of it.
-const DISK_MAX: Duration = Duration::from_millis(4);
-
-/// How nodes are set up, where they differ from what they do by themselves.
-#[derive(Debug, Clone, Copy)]
-pub struct MachineOptions {
-    pub checkpoint_interval_ms: u64,
-    pub log_segment_bytes: u64,
-    pub log_retain_bytes: u64,
-    pub absorb_repeated_likes: bool,
-}
-
-impl Default for MachineOptions {
-    fn default() -> Self {
-        Self {
-            checkpoint_interval_ms: 4_000,
-            log_segment_bytes: 1 << 20,
-            log_retain_bytes: 64 << 20,
-            absorb_repeated_likes: false,
-        }
-    }
-}
+const SYNC_MS_MAX: u64 = 4;
+/// A node that could not start is started again after this.
+const START_AGAIN: Duration = Duration::from_millis(500);
 
 /// What can be seen of a node while it runs.
 #[derive(Clone)]
 pub struct Seen {
     pub engine: Arc<Engine>,
     pub counts: Arc<Counts>,
-    pub log: LogReader,
+}
+
+/// What a node is told from outside.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// To stop in order.
+    Stop,
+    /// That all replicas of a region that it knows are retired.
+    Retire(String),
+}
+
+/// A folder at one moment.
+pub struct Image {
+    disk: SimulatedDisk,
+    device: MemoryDevice,
+    /// What was published then.
+    pub vector: BTreeMap<Replica, u64>,
+}
+
+/// What a folder lies on.
+#[derive(Clone)]
+struct Devices {
+    disk: SimulatedDisk,
+    device: MemoryDevice,
 }
 
 /// See the module.
@@ -67,46 +76,60 @@ pub struct Machine {
     number: usize,
     name: &'static str,
     config: Config,
+    log: LogOptions,
     pub clock: Arc<MachineClock>,
     trace: Trace,
+    recorder: Recorder,
     seed: u64,
     boots: AtomicU64,
-    pub power: Power,
-    pub disk: SimulatedDisk,
-    device: MemoryDevice,
+    devices: Mutex<Devices>,
+    /// Syncs that have begun and not ended.
+    syncing: Arc<AtomicUsize>,
     /// Guards what is there while a node runs.
     seen: Mutex<Option<Seen>>,
-    stop: Notify,
+    commands: Mutex<Vec<Command>>,
+    commanded: Notify,
 }
 
 impl Machine {
     pub(super) fn new(
-        number: usize,
-        region: Region,
-        seeds: &[Region],
+        (number, name): (usize, &str),
+        config: Config,
+        plan: &NodePlan,
         seed: u64,
-        options: MachineOptions,
-        world: &World,
+        (time, trace, recorder): (SimTime, Trace, Recorder),
+        image: Option<Image>,
     ) -> Self {
-        let power = Power::new(seed);
-        let disk = SimulatedDisk::with_power(power.clone());
-        disk.set_latency(Some(latency(seed)));
+        let syncing = Arc::new(AtomicUsize::new(0));
+        let devices = match image {
+            Some(image) => Devices {
+                disk: image.disk,
+                device: image.device,
+            },
+            None => Devices::empty(seed),
+        };
+        devices
+            .disk
+            .set_latency(Some(latency(seed, syncing.clone())));
         Self {
             number,
-            name: region.to_string().leak(),
-            config: config(region, seeds, options),
-            clock: Arc::new(MachineClock::new(world.time.clone())),
-            trace: world.trace.clone(),
+            name: name.to_owned().leak(),
+            config,
+            log: log_options(plan),
+            clock: Arc::new(MachineClock::new(time)),
+            trace,
+            recorder,
             seed,
             boots: AtomicU64::new(0),
-            device: MemoryDevice::new(power.clone()),
-            disk,
-            power,
+            devices: Mutex::new(devices),
+            syncing,
             seen: Mutex::default(),
-            stop: Notify::new(),
+            commands: Mutex::default(),
+            commanded: Notify::new(),
         }
     }
 
+    /// Lives as long as the process: a run has few of them.
     pub fn name(&self) -> &'static str {
         self.name
     }
@@ -118,21 +141,32 @@ impl Machine {
 
     /// Boots the machine: runs a node until it is told to stop.
     pub(super) async fn run(&self) -> anyhow::Result<()> {
+        self.commands.lock().clear();
+        while let Err(error) = self.serve().await {
+            self.has_ended();
+            self.recorder
+                .tell(format!("{} cannot run: {error:#}", self.name));
+            tokio::time::sleep(START_AGAIN).await;
+        }
+        Ok(())
+    }
+
+    async fn serve(&self) -> anyhow::Result<()> {
         let boot = self.boots.fetch_add(1, Ordering::Relaxed);
         self.note(&format!("boot {boot}"));
         let noted = Noted {
             trace: self.trace.clone(),
             machine: self.number,
         };
+        let devices = self.devices.lock().clone();
         let seams = EngineSeams {
-            files: Arc::new(TracedFiles::new(self.disk.files(), noted.clone())),
-            store: Arc::new(TracedStore::new(self.device.store(), noted)),
+            files: Arc::new(TracedFiles::new(devices.disk.files(), noted.clone())),
+            store: Arc::new(TracedStore::new(devices.device.store(), noted)),
             clock: self.clock.clone(),
             randomness: Arc::new(SeededRandomness::new(self.seed.wrapping_add(boot))),
         };
         let options = node::engine_options(&self.config);
-        let log = storage::log_options(&self.config);
-        let storage = storage::open_on(seams, options, log).await?;
+        let storage = storage::open_on(seams, options, self.log.clone()).await?;
         let clients = self.listen(CLIENT_PORT).await?;
         let peers = self.listen(PEER_PORT).await?;
         let network = Network {
@@ -147,13 +181,35 @@ impl Machine {
         *self.seen.lock() = Some(Seen {
             engine: node.engine.clone(),
             counts: node.counts.clone(),
-            log: node.log.clone(),
         });
         self.note("serves");
-        self.stop.notified().await;
-        node.stop().await?;
-        self.has_ended();
-        self.note("stopped");
+        loop {
+            self.commanded.notified().await;
+            let commands = std::mem::take(&mut *self.commands.lock());
+            for command in commands {
+                match command {
+                    Command::Stop => {
+                        node.stop().await?;
+                        self.has_ended();
+                        self.note("stopped");
+                        return Ok(());
+                    }
+                    Command::Retire(region) => self.retire(&node.engine, &region).await?,
+                }
+            }
+        }
+    }
+
+    async fn retire(&self, engine: &Engine, region: &str) -> anyhow::Result<()> {
+        let all = engine.replicas().all();
+        let vector = &engine.board().newest().vector;
+        let known = vector.iter().map(|(replica, _)| all.id(replica).clone());
+        let of_region = known.filter(|replica| replica.region.as_str() == region);
+        let retired = engine.retire(&of_region.collect()).await?;
+        self.recorder.tell(format!(
+            "{} has retired {} replicas of {region}",
+            self.name, retired.replicas
+        ));
         Ok(())
     }
 
@@ -162,20 +218,96 @@ impl Machine {
         Ok(listener)
     }
 
-    /// Tells the node to stop in order.
-    pub fn stop(&self) {
-        self.stop.notify_one();
+    pub fn command(&self, command: Command) {
+        self.commands.lock().push(command);
+        self.commanded.notify_one();
     }
 
-    pub(super) fn cut_power(&self) {
-        if self.power.is_on() {
-            self.power.cut_now();
+    pub fn power(&self) -> Power {
+        self.devices.lock().disk.power().clone()
+    }
+
+    pub fn has_power(&self) -> bool {
+        self.power().is_on()
+    }
+
+    /// Whether some sync has begun and not ended.
+    pub fn is_in_sync(&self) -> bool {
+        self.syncing.load(Ordering::Relaxed) > 0
+    }
+
+    pub fn disk_used(&self) -> u64 {
+        self.devices.lock().disk.used()
+    }
+
+    /// So many bytes are free, or as many as anybody wants.
+    pub fn limit_disk(&self, free: Option<u64>) {
+        let disk = &self.devices.lock().disk;
+        disk.set_capacity(free.map_or(u64::MAX, |free| disk.used() + free));
+    }
+
+    /// The folder as it is now.
+    pub fn image(&self, seed: u64) -> Image {
+        let devices = self.devices.lock();
+        let disk = devices.disk.copy(seed);
+        Image {
+            device: devices.device.copy(disk.power().clone()),
+            disk,
+            vector: BTreeMap::new(),
         }
     }
 
+    /// From the next boot on the folder is this one, or an empty one.
+    pub fn replace(&self, image: Option<Image>) {
+        let fresh = match image {
+            Some(image) => Devices {
+                disk: image.disk,
+                device: image.device,
+            },
+            None => Devices::empty(self.seed.rotate_left(7) ^ self.boots.load(Ordering::Relaxed)),
+        };
+        fresh
+            .disk
+            .set_latency(Some(latency(self.seed, self.syncing.clone())));
+        *self.devices.lock() = fresh;
+    }
+
+    /// A liker is lost from memory. False if there was none, or this build cannot do it.
+    pub fn damage(&self, chance: &mut StdRng, posts: usize) -> bool {
+        let Some(seen) = self.seen() else {
+            return false;
+        };
+        let first = chance.random_range(0..posts);
+        for post in (first..posts).chain(0..first) {
+            let post = PostId::new(&post_name(post)).expect("a valid post");
+            let listed = seen.engine.list_likers(&post, None, 1).now_or_never();
+            if let Some(user) = listed.and_then(|listed| listed.users.into_iter().next()) {
+                #[cfg(feature = "sim")]
+                seen.engine.damage_liker(&post, &user, &[]);
+                self.note(&format!("damage {} {}", post.as_str(), user.as_str()));
+                return cfg!(feature = "sim");
+            }
+        }
+        false
+    }
+
+    pub(super) fn cut_power(&self) {
+        let power = self.power();
+        if power.is_on() {
+            power.cut_now();
+        }
+    }
+
+    /// What was unsynced is lost if the power was off; else the process alone has ended.
     pub(super) fn power_on(&self) {
-        self.device.lose_unsynced();
-        self.disk.reboot();
+        let devices = self.devices.lock();
+        if devices.disk.power().is_on() {
+            devices.disk.kill();
+        } else {
+            devices.device.lose_unsynced();
+            devices.disk.reboot();
+        }
+        self.syncing.store(0, Ordering::Relaxed);
     }
 
     pub(super) fn has_ended(&self) {
@@ -188,36 +320,66 @@ impl Machine {
     }
 }
 
-fn config(region: Region, seeds: &[Region], options: MachineOptions) -> Config {
+impl Devices {
+    fn empty(seed: u64) -> Self {
+        let power = Power::new(seed);
+        Self {
+            disk: SimulatedDisk::with_power(power.clone()),
+            device: MemoryDevice::new(power),
+        }
+    }
+}
+
+/// How the node of a machine is configured.
+pub(super) fn config((name, region): (&str, &str), seeds: &[&str], plan: &NodePlan) -> Config {
     let mut config = Config::default();
-    let address = |region: &Region| format!("{region}:{PEER_PORT}").parse();
-    config.peers.advertise = address(&region).ok();
+    let address = |name: &str| format!("{name}:{PEER_PORT}").parse();
+    config.peers.advertise = address(name).ok();
     config.peers.seeds = seeds.iter().filter_map(|seed| address(seed).ok()).collect();
-    config.node.region = region;
-    config.checkpoint.interval_ms = options.checkpoint_interval_ms;
-    config.log.segment_bytes = options.log_segment_bytes;
-    config.log.retain_bytes = options.log_retain_bytes;
-    config.log.recent_bytes = 1 << 20;
+    config.node.region = Region::new(region).expect("checked by the scenario");
+    config.checkpoint.interval_ms = plan.checkpoint_interval.as_millis() as u64;
+    config.log.retain_bytes = plan.log_retain_bytes;
+    config.log.recent_bytes = 16 << 10;
     config.engine.shards = 4;
-    if options.absorb_repeated_likes {
-        config.engine.repeated_likes = likewise::config::RepeatedLikes::Absorb;
+    if plan.absorb_repeated_likes {
+        config.engine.repeated_likes = RepeatedLikes::Absorb;
     }
     config
 }
 
-/// Each operation takes its time, so that a crash can fall between a write and its sync.
-fn latency(seed: u64) -> Latency {
+/// Segments far smaller than a node's configuration may ask for, so that a short run fills, cuts and leaves behind
+/// many of them. What clients of a run write at once fits into them.
+fn log_options(plan: &NodePlan) -> LogOptions {
+    let mut options = LogOptions {
+        segment_bytes: plan.log_segment_bytes,
+        context_bytes_max: 4 << 10,
+        recent_bytes: 16 << 10,
+        ..LogOptions::default()
+    };
+    options.group_bytes_max = options.segment_record_bytes();
+    options
+}
+
+/// Syncs take their time, so that a crash can fall between a write and its sync.
+fn latency(seed: u64, syncing: Arc<AtomicUsize>) -> Latency {
     let chance = Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0xd15c)));
     Arc::new(move |operation| {
-        let most = DISK_MAX.as_millis() as u64;
-        let millis = match operation {
-            Operation::Sync => chance.lock().random_range(1..=most),
-            Operation::Write | Operation::Allocate | Operation::Read | Operation::Name => 0,
+        let is_sync = operation == Operation::Sync;
+        let millis = match is_sync {
+            true => chance.lock().random_range(1..=SYNC_MS_MAX),
+            false => 0,
         };
+        let syncing = syncing.clone();
+        if is_sync {
+            syncing.fetch_add(1, Ordering::Relaxed);
+        }
         Box::pin(async move {
             match millis {
                 0 => tokio::task::yield_now().await,
                 millis => tokio::time::sleep(Duration::from_millis(millis)).await,
+            }
+            if is_sync {
+                syncing.fetch_sub(1, Ordering::Relaxed);
             }
         })
     })

@@ -11,6 +11,7 @@ use likewise::seams::transport::{Established, Incoming, Listener, Remote, Transp
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use turmoil::net::{TcpListener, TcpStream};
 
+use super::machine::PEER_PORT;
 use super::trace::{Kind, Trace};
 
 /// Dials from one machine. Hosts are named as their regions are.
@@ -107,7 +108,12 @@ pub struct Wire {
     machine: usize,
     /// Names the connection in the trace.
     name: Box<[u8]>,
+    /// The first bytes that were sent, of a connection between nodes: for somebody who replays them.
+    beginning: Vec<u8>,
 }
+
+/// Of a connection between nodes, so many bytes are kept to be replayed.
+const BEGINNING_BYTES: usize = 8 << 10;
 
 impl Wire {
     fn new(stream: TcpStream, trace: Trace, machine: usize) -> Self {
@@ -118,6 +124,7 @@ impl Wire {
         let name = format!("{}-{}", text(stream.local_addr()), text(stream.peer_addr()));
         Self {
             name: name.into_bytes().into(),
+            beginning: Vec::new(),
             stream,
             trace,
             machine,
@@ -150,8 +157,17 @@ impl AsyncWrite for Wire {
     ) -> Poll<io::Result<usize>> {
         let written = Pin::new(&mut self.stream).poll_write(context, bytes);
         if let Poll::Ready(Ok(len)) = &written {
-            self.trace
-                .note(Kind::Sent, self.machine, &self.name, &bytes[..*len]);
+            let sent = &bytes[..*len];
+            let this = &mut *self;
+            this.trace.note(Kind::Sent, this.machine, &this.name, sent);
+            let to_peer = this
+                .stream
+                .peer_addr()
+                .is_ok_and(|peer| peer.port() == PEER_PORT);
+            if to_peer && this.beginning.len() < BEGINNING_BYTES {
+                this.beginning.extend_from_slice(sent);
+                this.trace.capture(&this.name, &this.beginning);
+            }
         }
         written
     }

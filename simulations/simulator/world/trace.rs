@@ -1,6 +1,7 @@
 //! The hash over everything that a run does: each frame's bytes, each file operation and its result, each
 //! operation of a client and its answer, in order, with simulated time. Two runs of one seed have the same.
 
+use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs::File;
 use std::io::{BufWriter, Write as _};
@@ -39,21 +40,20 @@ pub struct Trace {
 
 struct State {
     hasher: Xxh3Default,
-    entries: u64,
-    bytes: u64,
     /// Every entry as a line, to find where two runs part.
     lines: Option<BufWriter<File>>,
     line: String,
+    /// The first bytes of connections between nodes, by their names.
+    captured: BTreeMap<Box<[u8]>, Vec<u8>>,
 }
 
 impl Trace {
     pub fn new(time: SimTime, lines: Option<File>) -> Self {
         let state = State {
             hasher: Xxh3Default::new(),
-            entries: 0,
-            bytes: 0,
             lines: lines.map(BufWriter::new),
             line: String::new(),
+            captured: BTreeMap::new(),
         };
         Self {
             time,
@@ -75,8 +75,6 @@ impl Trace {
         state.hasher.update(what);
         state.hasher.update(&(bytes.len() as u64).to_le_bytes());
         state.hasher.update(bytes);
-        state.entries += 1;
-        state.bytes += bytes.len() as u64;
         if let Some(lines) = &mut state.lines {
             state.line.clear();
             let what = String::from_utf8_lossy(what);
@@ -92,14 +90,18 @@ impl Trace {
         }
     }
 
+    /// Keeps what was sent through a connection at first.
+    pub fn capture(&self, connection: &[u8], bytes: &[u8]) {
+        let mut state = self.state.lock();
+        state.captured.insert(connection.into(), bytes.to_vec());
+    }
+
+    pub fn captured(&self) -> Vec<Vec<u8>> {
+        self.state.lock().captured.values().cloned().collect()
+    }
+
     /// What was noted so far, in one number.
     pub fn hash(&self) -> u128 {
         self.state.lock().hasher.digest128()
-    }
-
-    /// Entries, and bytes in them.
-    pub fn size(&self) -> (u64, u64) {
-        let state = self.state.lock();
-        (state.entries, state.bytes)
     }
 }

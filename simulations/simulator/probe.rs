@@ -1,0 +1,222 @@
+//! Looks into running nodes, past their interfaces, and hands what it sees to the checkers.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
+
+use futures_util::FutureExt as _;
+use likewise::codec::text::NamedSeq;
+use likewise::engine::published::Published;
+use likewise::engine::read::Detail;
+use likewise::engine::{Serving, Settlement};
+use likewise::ids::{PostId, Replica, UserId};
+
+use super::checkers::{Figures, Findings, Fingerprints, State, Vectors};
+use super::history::Recorder;
+use super::workload::{COUNTERS, post_name};
+use super::world::World;
+use super::world::machine::Seen;
+
+const LIKERS_MAX: usize = 1 << 20;
+/// Bytes that the files of a node may take: its log, and a snapshot that is on its way.
+const DISK_BYTES_MAX: u64 = 64 << 20;
+
+/// See the module.
+#[derive(Default)]
+pub struct Probe {
+    pub vectors: Vectors,
+    pub fingerprints: Fingerprints,
+    pub figures: Figures,
+    pub bounds: Findings,
+    /// Operations whose posts were looked at.
+    looked: usize,
+    /// Machines whose memory was damaged on purpose: they may differ until they are mended.
+    pub damaged: BTreeSet<usize>,
+    /// What was counted by nodes that have ended.
+    ended: BTreeMap<&'static str, u64>,
+    /// By machine, of the running node.
+    running: BTreeMap<usize, BTreeMap<&'static str, u64>>,
+    orphans: BTreeMap<usize, usize>,
+    floors: BTreeMap<usize, u64>,
+    pub orphans_made: u64,
+    pub orphans_resolved: u64,
+    pub cuts_with_somebody_away: u64,
+    /// How many likers each machine has, over time, for plots.
+    pub samples: Vec<(Duration, usize, u64)>,
+}
+
+/// Whether the node serves and is settled.
+fn is_settled(seen: &Seen) -> bool {
+    seen.engine.settlement() == Settlement::Settled
+}
+
+pub fn vector_of(published: &Published) -> BTreeMap<Replica, u64> {
+    let entries = published.vector.iter().filter(|(_, seq)| *seq > 0);
+    entries
+        .map(|(replica, seq)| (published.replicas.id(replica).clone(), seq))
+        .collect()
+}
+
+impl Probe {
+    /// The cheap look: vectors, sums and bounds of all nodes, and figures of posts that were just written.
+    pub fn look(&mut self, world: &World, recorder: &Recorder, is_somebody_away: bool) {
+        let touched: BTreeSet<String> = {
+            let inner = recorder.lock();
+            let operations = &inner.history.operations;
+            let fresh = &operations[self.looked.min(operations.len())..];
+            let posts = fresh.iter().map(|operation| operation.post.clone());
+            let touched = posts.collect();
+            self.looked = operations.len();
+            touched
+        };
+        for (number, machine) in world.machines().iter().enumerate() {
+            let Some(seen) = machine.seen() else { continue };
+            let newest = seen.engine.board().newest();
+            let vector = vector_of(&newest);
+            if is_settled(&seen) && !self.damaged.contains(&number) {
+                let sum = newest.sums.total().to_string();
+                self.fingerprints.see(number, &vector, sum);
+            }
+            self.vectors.see(number, vector);
+            self.look_at_figures(number, &seen, touched.iter().map(String::as_str));
+            let orphans = seen.engine.orphan_removals();
+            let before = self.orphans.insert(number, orphans).unwrap_or_default();
+            self.orphans_made += u64::from(orphans > before);
+            self.orphans_resolved += u64::from(orphans < before);
+            let orphans_max = seen.engine.options().orphan_removals_max;
+            self.bounds.check(orphans <= orphans_max, || {
+                format!("machine {number} holds {orphans} orphan removals")
+            });
+            let used = machine.disk_used();
+            self.bounds.check(used <= DISK_BYTES_MAX, || {
+                format!("the files of machine {number} take {used} bytes")
+            });
+            let floor: u64 = seen.engine.log_floor().iter().map(|(_, seq)| seq).sum();
+            let before = self.floors.insert(number, floor).unwrap_or_default();
+            self.cuts_with_somebody_away += u64::from(floor > before && is_somebody_away);
+            self.running
+                .insert(number, seen.counts.all().into_iter().collect());
+        }
+    }
+
+    /// Figures of all posts.
+    pub fn look_at_all(&mut self, world: &World, now: Duration, posts: usize) {
+        let names: Vec<String> = (0..posts).map(post_name).collect();
+        for (number, machine) in world.machines().iter().enumerate() {
+            let Some(seen) = machine.seen() else { continue };
+            self.look_at_figures(number, &seen, names.iter().map(String::as_str));
+            self.samples.push((now, number, seen.engine.likers()));
+        }
+    }
+
+    fn look_at_figures<'a>(
+        &mut self,
+        number: usize,
+        seen: &Seen,
+        posts: impl Iterator<Item = &'a str>,
+    ) {
+        if !is_settled(seen) || self.damaged.contains(&number) {
+            return;
+        }
+        for name in posts {
+            let post = PostId::new(name).expect("a valid post");
+            let view = seen.engine.view_post(&post, None, Detail::Regions);
+            let listed = seen
+                .engine
+                .list_likers(&post, None, LIKERS_MAX)
+                .now_or_never();
+            let Some(listed) = listed else { continue };
+            let entries = view.regions.iter();
+            let entries =
+                entries.map(|region| i128::from(region.increments) - i128::from(region.decrements));
+            let likers = listed.users.len() as u64;
+            self.figures
+                .see(number, name, view.count, likers, entries.sum());
+        }
+    }
+
+    /// The node of a machine has ended: what it counted is kept.
+    pub fn node_ended(&mut self, number: usize) {
+        for (name, count) in self.running.remove(&number).unwrap_or_default() {
+            *self.ended.entry(name).or_default() += count;
+        }
+        self.orphans.remove(&number);
+    }
+
+    /// What all nodes counted.
+    pub fn counts(&self) -> BTreeMap<&'static str, u64> {
+        let mut all = self.ended.clone();
+        for counts in self.running.values() {
+            for (name, count) in counts {
+                *all.entry(name).or_default() += count;
+            }
+        }
+        all
+    }
+}
+
+/// Whether these machines' nodes all run, are settled, ready, and have published the same.
+pub fn are_equal(world: &World, machines: &[usize]) -> bool {
+    let mut first: Option<(BTreeMap<Replica, u64>, String)> = None;
+    for number in machines {
+        let Some(seen) = world.machine(*number).seen() else {
+            return false;
+        };
+        if !is_settled(&seen) || seen.engine.serving() != Serving::Ready {
+            return false;
+        }
+        let newest = seen.engine.board().newest();
+        let shown = (vector_of(&newest), newest.sums.total().to_string());
+        match &first {
+            Some(first) if *first != shown => return false,
+            Some(_) => {}
+            None => first = Some(shown),
+        }
+    }
+    true
+}
+
+/// Whether what these nodes hold is what their sums say, entry by entry.
+pub fn are_sound(world: &World, machines: &[usize]) -> bool {
+    let is_sound = |seen: Seen| {
+        let computed = seen.engine.recompute_sums();
+        computed == seen.engine.board().newest().sums
+    };
+    machines
+        .iter()
+        .all(|number| world.machine(*number).seen().is_some_and(is_sound))
+}
+
+/// What a node holds, of all posts and users that there can be.
+pub fn state_of(seen: &Seen, posts: usize) -> State {
+    let mut state = State::default();
+    let replicas = seen.engine.replicas().all();
+    for name in (0..posts).map(post_name) {
+        let post = PostId::new(&name).expect("a valid post");
+        let listed = seen
+            .engine
+            .list_likers(&post, None, LIKERS_MAX)
+            .now_or_never();
+        let users: Vec<UserId> = listed.map(|listed| listed.users).unwrap_or_default();
+        for user in users {
+            let view = seen.engine.view_post(&post, Some(&user), Detail::Figures);
+            let mut dots: Vec<NamedSeq> = view
+                .viewer_dots
+                .iter()
+                .map(|dot| (replicas.id(dot.replica).clone(), dot.seq))
+                .collect();
+            dots.sort();
+            state
+                .likers
+                .insert((name.clone(), user.as_str().to_owned()), dots);
+        }
+        for view in seen.engine.view_counters(&post, &[], Detail::Figures) {
+            let counter = view.counter.as_str();
+            if COUNTERS.contains(&counter) && view.value.value != 0 {
+                state
+                    .counters
+                    .insert((name.clone(), counter.to_owned()), view.value.value);
+            }
+        }
+    }
+    state
+}

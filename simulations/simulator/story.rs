@@ -1,0 +1,109 @@
+//! What happened, in words and simulated time; and what nodes say of themselves.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::time::Duration;
+
+use tracing::field::{Field, Visit};
+use tracing::span::{Attributes, Id};
+use tracing::{Event, Level, Subscriber};
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::Context;
+use tracing_subscriber::registry::LookupSpan;
+
+use super::history::Recorder;
+
+/// Longer stories are not read.
+const LINES_MAX: usize = 2_000;
+
+#[derive(Debug, Default)]
+pub struct Story {
+    pub lines: Vec<(Duration, String)>,
+    /// What each node said already: a warning is told once.
+    said: BTreeSet<(String, String)>,
+}
+
+impl Story {
+    pub fn tell(&mut self, at: Duration, line: String) {
+        if self.lines.len() < LINES_MAX {
+            self.lines.push((at, line));
+        }
+    }
+
+    fn tell_once(&mut self, at: Duration, node: &str, message: &str, details: &str) {
+        if self.said.insert((node.to_owned(), message.to_owned())) {
+            self.tell(at, format!("{node} says: {message}{details}"));
+        }
+    }
+}
+
+/// A moment as the story shows it.
+pub fn clock(at: Duration) -> String {
+    format!("{:>8.3}s", at.as_secs_f64())
+}
+
+/// Hears what nodes say through `tracing`.
+pub struct Listener(pub Recorder);
+
+/// The name of the machine whose span it is.
+struct Machine(String);
+
+#[derive(Default)]
+struct Said {
+    message: String,
+    details: String,
+    name: String,
+}
+
+impl Visit for Said {
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        match field.name() {
+            "message" => self.message = format!("{value:?}"),
+            "name" => self.name = format!("{value:?}").trim_matches('"').to_owned(),
+            name if name.starts_with("log.") => {}
+            name => self.details.push_str(&format!(" {name}={value:?}")),
+        }
+    }
+
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.record_debug(field, &format_args!("{value}"));
+    }
+}
+
+impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
+    fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
+        if attributes.metadata().name() != "node" {
+            return;
+        }
+        let mut said = Said::default();
+        attributes.record(&mut said);
+        if let Some(span) = context.span(id) {
+            span.extensions_mut().insert(Machine(said.name));
+        }
+    }
+
+    fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
+        let metadata = event.metadata();
+        if !metadata.target().starts_with("likewise") || *metadata.level() > Level::INFO {
+            return;
+        }
+        let mut said = Said::default();
+        event.record(&mut said);
+        let node = context.event_scope(event).and_then(|mut scope| {
+            scope.find_map(|span| {
+                span.extensions()
+                    .get::<Machine>()
+                    .map(|machine| machine.0.clone())
+            })
+        });
+        let node = node.unwrap_or_default();
+        let now = self.0.now();
+        let mut inner = self.0.lock();
+        *inner.said.entry(said.message.clone()).or_default() += 1;
+        if *metadata.level() <= Level::WARN {
+            inner
+                .story
+                .tell_once(now, &node, &said.message, &said.details);
+        }
+    }
+}
