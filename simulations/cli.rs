@@ -7,12 +7,11 @@ use std::process::ExitCode;
 use anyhow::{Context, bail};
 use clap::Parser;
 use likewise::planted::{self, Bug};
-use rand::SeedableRng;
-use rand::rngs::StdRng;
+use rand_0_10::SeedableRng;
+use rand_0_10::rngs::StdRng;
 
 use crate::simulator::run::run;
 use crate::simulator::scenario::Scenario;
-use crate::simulator::summary::RunReport;
 use crate::sweep::{Child, Sweep};
 use crate::{mutants, totals};
 
@@ -107,7 +106,12 @@ impl Arguments {
         let lines = lines.transpose()?;
         mad_turmoil::rand::set_rng(StdRng::seed_from_u64(self.seed));
         let _clock = mad_turmoil::time::SimClocksGuard::init();
-        let report: RunReport = run(&scenario.plan(self.seed), lines);
+        let plan = scenario.plan(self.seed);
+        // A thread of its own: hash tables of this one have drawn their keys already.
+        let running = std::thread::spawn(move || run(&plan, lines)).join();
+        let Ok(report) = running else {
+            bail!("the run panicked");
+        };
         println!("{}", serde_json::to_string(&report)?);
         Ok(ExitCode::SUCCESS)
     }

@@ -88,17 +88,23 @@ impl<'a> Running<'a> {
             let seeds: Vec<&str> = seeds.map(|other| plan.name(other)).collect();
             world.add_machine((&region.name, &region.name), &seeds, &plan.node, None);
         }
-        for number in 0..plan.workload.clients {
-            let (workload, recorder) = (plan.workload.clone(), world.recorder.clone());
-            let seed = plan
-                .seed
-                .wrapping_mul(0x9e37_79b9_7f4a_7c15)
-                .wrapping_add(number as u64);
-            let lasts = plan.lasts;
-            world.add_caller(move |caller| {
+        let (workload, recorder) = (plan.workload.clone(), world.recorder.clone());
+        let lasts = plan.lasts;
+        let seed = plan.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15);
+        // All on one machine: a machine has its price in each step, and nobody cuts clients off.
+        world.add_caller(move |caller| async move {
+            let clients = (0..workload.clients).map(|number| {
+                let (workload, recorder) = (workload.clone(), recorder.clone());
+                let (seed, caller) = (seed.wrapping_add(number as u64), caller.another(number));
                 Client::new(number, workload, lasts, seed, caller, recorder).run()
             });
-        }
+            let clients: Vec<_> = clients.map(tokio::task::spawn_local).collect();
+            for client in clients {
+                if let Err(error) = client.await {
+                    recorder.fail(format!("a client: {error}"));
+                }
+            }
+        });
         Self {
             plan,
             recorder: world.recorder.clone(),

@@ -5,14 +5,17 @@ use std::fmt;
 use std::time::Duration;
 
 use tracing::field::{Field, Visit};
+use tracing::level_filters::LevelFilter;
 use tracing::span::{Attributes, Id};
-use tracing::{Event, Level, Subscriber};
+use tracing::{Event, Level, Metadata, Subscriber};
 use tracing_subscriber::Layer;
 use tracing_subscriber::layer::Context;
 use tracing_subscriber::registry::LookupSpan;
 
 use super::history::Recorder;
 
+/// The span in which turmoil runs a machine.
+const MACHINE_SPAN: &str = "node";
 /// Longer stories are not read.
 const LINES_MAX: usize = 2_000;
 
@@ -71,8 +74,16 @@ impl Visit for Said {
 }
 
 impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
+    fn enabled(&self, metadata: &Metadata<'_>, _: Context<'_, S>) -> bool {
+        metadata.name() == MACHINE_SPAN || metadata.target().starts_with("likewise")
+    }
+
+    fn max_level_hint(&self) -> Option<LevelFilter> {
+        Some(LevelFilter::INFO)
+    }
+
     fn on_new_span(&self, attributes: &Attributes<'_>, id: &Id, context: Context<'_, S>) {
-        if attributes.metadata().name() != "node" {
+        if attributes.metadata().name() != MACHINE_SPAN {
             return;
         }
         let mut said = Said::default();
@@ -84,9 +95,6 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
 
     fn on_event(&self, event: &Event<'_>, context: Context<'_, S>) {
         let metadata = event.metadata();
-        if !metadata.target().starts_with("likewise") || *metadata.level() > Level::INFO {
-            return;
-        }
         let mut said = Said::default();
         event.record(&mut said);
         let node = context.event_scope(event).and_then(|mut scope| {

@@ -23,6 +23,9 @@ use super::trace::{Kind, Trace};
 /// How long an answer is waited for.
 const PATIENCE: Duration = Duration::from_secs(5);
 
+/// In the trace, several on one machine have numbers of their own.
+const ANOTHER_FROM: usize = 1_000;
+
 /// See the module.
 pub struct Caller {
     trace: Trace,
@@ -37,6 +40,11 @@ impl Caller {
             machine,
             channels: HashMap::new(),
         }
+    }
+
+    /// Another one on the same machine, with connections of its own.
+    pub fn another(&self, number: usize) -> Self {
+        Self::new(self.trace.clone(), self.machine + ANOTHER_FROM + number)
     }
 
     /// The service of a region's node. Connects as calls go.
