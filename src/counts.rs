@@ -48,6 +48,8 @@ counts! {
     conflicts,
     /// Blocks that named known events and were not compared with them, for another comparison was under way.
     overlaps_unchecked,
+    /// Blocks that named events that were known already, as after a break.
+    blocks_overlapping,
     /// Blocks with events of a kind that this node does not know.
     blocks_withheld,
     /// Peers whose certificate or region was refused.
@@ -56,6 +58,8 @@ counts! {
     snapshots_merged,
     /// Snapshots that broke off, on either side.
     snapshots_broken,
+    /// Stages of broken snapshots that were of no use any more.
+    stages_dropped,
     /// Snapshots that went on where an earlier one had broken off.
     snapshots_resumed,
     /// Ranges in which a peer's state differed though it had applied the same events.

@@ -239,7 +239,6 @@ impl Injector {
         }
         inner.history.destroyed.push((number, recorder.now()));
         probe.vectors.begin_anew(number);
-        probe.damaged.remove(&number);
     }
 
     fn begin(&mut self, index: usize, world: &mut World, recorder: &Recorder, probe: &mut Probe) {
@@ -304,6 +303,7 @@ impl Injector {
                 self.excuse(site, recorder);
                 self.crash(site, world, probe);
                 if let Some(image) = self.images.remove(&index) {
+                    // Damage may have been copied as well: it stays excused.
                     self.destroy(site, &image.vector, world, recorder, probe);
                     world.machine(site).replace(Some(image));
                     self.restored_served += 1;

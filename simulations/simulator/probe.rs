@@ -16,6 +16,8 @@ use super::workload::{COUNTERS, post_name};
 use super::world::World;
 use super::world::machine::Seen;
 
+/// How often nodes are looked at.
+pub const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LIKERS_MAX: usize = 1 << 20;
 /// Bytes that the files of a node may take: its log, and a snapshot that is on its way.
 const DISK_BYTES_MAX: u64 = 64 << 20;
@@ -70,6 +72,13 @@ impl Probe {
         };
         for (number, machine) in world.machines().iter().enumerate() {
             let Some(seen) = machine.seen() else { continue };
+            if seen.engine.serving() != Serving::Ready {
+                // An empty folder: some writes wait until a peer has answered.
+                let now = recorder.now();
+                let span = (now.saturating_sub(LOOK_EVERY), now + LOOK_EVERY);
+                let mut inner = recorder.lock();
+                inner.history.excused.entry(number).or_default().push(span);
+            }
             let newest = seen.engine.board().newest();
             let vector = vector_of(&newest);
             if is_settled(&seen) && !self.damaged.contains(&number) {

@@ -13,14 +13,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::checkers::{self, Findings, State};
 use super::faults::Injector;
 use super::history::{Lost, Outcome, Recorder};
-use super::probe::{self, Probe};
+use super::probe::{self, LOOK_EVERY, Probe};
 use super::scenario::Plan;
 use super::story::Listener;
 use super::summary::RunReport;
 use super::workload::Client;
 use super::world::World;
 
-const LOOK_EVERY: Duration = Duration::from_millis(100);
 const LOOK_AT_ALL_EVERY: Duration = Duration::from_secs(1);
 /// After the last heal, whether all are equal is asked this often.
 const ASK_EVERY: Duration = Duration::from_millis(50);
@@ -395,7 +394,7 @@ impl<'a> Running<'a> {
                 "retired region back",
                 retired.min(said("this region was retired") + retired),
             ),
-            ("duplicate frame", count("blocks_known")),
+            ("duplicate frame", count("blocks_overlapping")),
             (
                 "refused frame",
                 count("frames_refused") + count("gossip_refused"),

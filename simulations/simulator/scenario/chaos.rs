@@ -80,6 +80,16 @@ pub(super) fn lasting_isolation(
 }
 
 fn fits(drawn: &PlannedFault, faults: &[PlannedFault]) -> bool {
+    // What is damaged in one place must be whole in others, or nobody could tell what was right.
+    let destroys = |fault: &Fault| matches!(fault, Fault::Restored { .. } | Fault::Wiped { .. });
+    let damages = |fault: &Fault| matches!(fault, Fault::Damaged { .. });
+    let is_apart = |other: &PlannedFault| {
+        !(damages(&drawn.fault) && (destroys(&other.fault) || damages(&other.fault))
+            || destroys(&drawn.fault) && damages(&other.fault))
+    };
+    if !faults.iter().all(is_apart) {
+        return false;
+    }
     let Some(machine) = drawn.fault.machine() else {
         return true;
     };

@@ -87,6 +87,7 @@ impl Receiver {
         // Logs have brought all that it would: it is obsolete.
         let resume = resume.filter(|resume| !durable.vector.covers_all(&resume.frontier));
         if resume.is_none() {
+            self.counts.stages_dropped.one_more();
             *broken = self.drop_stage().await?;
         }
         Ok(resume)
@@ -177,6 +178,7 @@ impl Receiver {
             tracing::error!(claimed, made, %fresh, "a snapshot speaks of events of this node's running replica \
                 that it never made: another process runs under its identity. This node goes on under a fresh \
                 epoch");
+            self.counts.stages_dropped.one_more();
             return self.drop_stage().await;
         }
         match (staging, failed) {
@@ -274,6 +276,7 @@ impl SnapshotReceiver for Receiver {
     fn begin_anew(&self) -> Answering<'_, Result<(), SnapshotFault>> {
         Box::pin(async move {
             let mut broken = self.broken.lock().await;
+            self.counts.stages_dropped.one_more();
             *broken = self.drop_stage().await.map_err(stage_fault)?;
             Ok(())
         })

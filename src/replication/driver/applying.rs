@@ -26,6 +26,7 @@ impl Driver {
         if !conflict::overlaps(&exchange.engine, &block) {
             return Some(self.apply(frame, &block));
         }
+        exchange.counts.blocks_overlapping.one_more();
         let Some(turn) = exchange.comparisons.take() else {
             exchange.counts.overlaps_unchecked.one_more();
             return Some(self.apply(frame, &block));
