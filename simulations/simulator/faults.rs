@@ -287,8 +287,7 @@ impl Injector {
             }
             Fault::DiskFull { site } => {
                 self.excuse(site, recorder);
-                let room = self.chance.random_range(0..8 << 10);
-                world.machine(site).limit_disk(Some(room));
+                world.machine(site).fill_disk(true);
             }
             Fault::SyncFails { site } => {
                 self.excuse(site, recorder);
@@ -396,7 +395,7 @@ impl Injector {
                 self.bring_back(site, world, recorder);
             }
             Fault::DiskFull { site } => {
-                world.machine(site).limit_disk(None);
+                world.machine(site).fill_disk(false);
                 recorder.tell(format!(
                     "the disk of {} has room again",
                     self.plan.name(site)

@@ -9,6 +9,7 @@ use likewise::engine::published::Published;
 use likewise::engine::read::Detail;
 use likewise::engine::{Serving, Settlement};
 use likewise::ids::{PostId, Replica, UserId};
+use likewise::log::Position;
 
 use super::checkers::{Figures, Findings, Fingerprints, State, Vectors};
 use super::history::Recorder;
@@ -38,7 +39,8 @@ pub struct Probe {
     /// By machine, of the running node.
     running: BTreeMap<usize, BTreeMap<&'static str, u64>>,
     orphans: BTreeMap<usize, usize>,
-    floors: BTreeMap<usize, u64>,
+    /// By machine, where its log begins.
+    beginnings: BTreeMap<usize, Position>,
     pub orphans_made: u64,
     pub orphans_resolved: u64,
     pub cuts_with_somebody_away: u64,
@@ -99,9 +101,11 @@ impl Probe {
             self.bounds.check(used <= DISK_BYTES_MAX, || {
                 format!("the files of machine {number} take {used} bytes")
             });
-            let floor: u64 = seen.engine.log_floor().iter().map(|(_, seq)| seq).sum();
-            let before = self.floors.insert(number, floor).unwrap_or_default();
-            self.cuts_with_somebody_away += u64::from(floor > before && is_somebody_away);
+            if let Some(first) = seen.log.segments().first() {
+                let before = self.beginnings.insert(number, first.base);
+                let is_cut = before.is_some_and(|before| before < first.base);
+                self.cuts_with_somebody_away += u64::from(is_cut && is_somebody_away);
+            }
             self.running
                 .insert(number, seen.counts.all().into_iter().collect());
         }
@@ -149,6 +153,7 @@ impl Probe {
             *self.ended.entry(name).or_default() += count;
         }
         self.orphans.remove(&number);
+        self.beginnings.remove(&number);
     }
 
     /// What all nodes counted.

@@ -36,7 +36,7 @@ pub struct RunReport {
 
 impl RunReport {
     pub fn is_good(&self) -> bool {
-        self.verdicts.iter().all(Verdict::is_good)
+        self.found_by().is_none()
     }
 
     /// The checker that found something, if one did.
@@ -55,6 +55,20 @@ impl RunReport {
             "\n{} operations: {} acknowledged, {} refused, {} unknown; {} likers in the end",
             self.operations, self.acknowledged, self.refused, self.unknown, self.likers
         );
+        if let Some(after) = self.converged_after {
+            let _ = writeln!(
+                text,
+                "all equal {:.2} s after the last heal",
+                after.as_secs_f64()
+            );
+        }
+        let reached = self.reached.iter().filter(|(_, count)| **count > 0);
+        let reached: Vec<String> = reached
+            .map(|(what, count)| format!("{what} {count}"))
+            .collect();
+        if !reached.is_empty() {
+            let _ = writeln!(text, "reached: {}", reached.join(", "));
+        }
         text.push('\n');
         for verdict in &self.verdicts {
             let word = if verdict.is_good() { "good" } else { "BAD " };

@@ -158,7 +158,7 @@ fn check_load(load: &Load) -> Checked<()> {
 
 fn check_node(node: &Node) -> Checked<()> {
     let segment = &node.log_segment_kib;
-    if !(16..=65_536).contains(segment.get_ref()) || segment.get_ref() % 4 != 0 {
+    if !(16..=65_536).contains(segment.get_ref()) || !segment.get_ref().is_multiple_of(4) {
         let problem = "node.log_segment_kib: must be a multiple of 4 from 16 to 65536";
         return Err(Mistake::at(segment.span(), problem));
     }

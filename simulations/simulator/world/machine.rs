@@ -17,7 +17,7 @@ use likewise::counts::Counts;
 use likewise::engine::Engine;
 use likewise::engine::recovery::EngineSeams;
 use likewise::ids::{PostId, Region, Replica};
-use likewise::log::LogOptions;
+use likewise::log::{LogOptions, LogReader};
 use likewise::node::{self, Network, storage};
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
@@ -45,6 +45,7 @@ const START_AGAIN: Duration = Duration::from_millis(500);
 pub struct Seen {
     pub engine: Arc<Engine>,
     pub counts: Arc<Counts>,
+    pub log: LogReader,
 }
 
 /// What a node is told from outside.
@@ -181,6 +182,7 @@ impl Machine {
         *self.seen.lock() = Some(Seen {
             engine: node.engine.clone(),
             counts: node.counts.clone(),
+            log: node.log.clone(),
         });
         self.note("serves");
         loop {
@@ -240,10 +242,10 @@ impl Machine {
         self.devices.lock().disk.used()
     }
 
-    /// So many bytes are free, or as many as anybody wants.
-    pub fn limit_disk(&self, free: Option<u64>) {
-        let disk = &self.devices.lock().disk;
-        disk.set_capacity(free.map_or(u64::MAX, |free| disk.used() + free));
+    /// Somebody else takes all the room there is, or gives it back.
+    pub fn fill_disk(&self, is_full: bool) {
+        let capacity = if is_full { 0 } else { u64::MAX };
+        self.devices.lock().disk.set_capacity(capacity);
     }
 
     /// The folder as it is now.
@@ -345,7 +347,7 @@ pub(super) fn config((name, region): (&str, &str), seeds: &[&str], plan: &NodePl
     config.audit.scrub_ms = 10_000;
     config.audit.round_ms = 10_000;
     config.replication.snapshot_chunk_bytes = 1 << 10;
-    config.replication.catch_up_bytes_per_second = 32 << 10;
+    config.replication.catch_up_bytes_per_second = 1 << 20;
     if plan.absorb_repeated_likes {
         config.engine.repeated_likes = RepeatedLikes::Absorb;
     }

@@ -26,7 +26,7 @@ use super::history::Recorder;
 use super::scenario::NodePlan;
 
 /// How much time passes at once. Whatever waits, waits for whole steps.
-const STEP: Duration = Duration::from_millis(2);
+const STEP: Duration = Duration::from_millis(1);
 /// Longer than any run.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 /// Where the wall clocks begin: 2026-01-01 UTC.

@@ -25,13 +25,14 @@ pub(in crate::replication) struct Place {
 
 /// Which of two sessions with one peer is kept.
 ///
-/// Of two that were dialled from both sides, the one that the smaller replica dialled: both sides decide
-/// alike. Of two that the peer dialled, the newer: it knows that the older has ended. Of two that this
-/// node dialled (by two addresses), the older.
+/// Both sides must decide alike, or both sessions end, again and again. Of two that were dialled from both sides,
+/// the one that the smaller replica dialled. Of two that one side dialled, the newer: either the older has ended
+/// unseen, or the peer is dialled by two addresses, and then whoever dialled the older waits until the newer is over.
 pub(super) fn takes_over(own_is_smaller: bool, earlier: Direction, later: Direction) -> bool {
     match (earlier, later) {
-        (Direction::Accepted, Direction::Accepted) => true,
-        (Direction::Dialled, Direction::Dialled) => false,
+        (Direction::Accepted, Direction::Accepted) | (Direction::Dialled, Direction::Dialled) => {
+            true
+        }
         (_, Direction::Dialled) => own_is_smaller,
         (_, Direction::Accepted) => !own_is_smaller,
     }

@@ -142,10 +142,12 @@ fn seeds_matter_while_nobody_is_there() {
 }
 
 #[test]
-fn a_second_dial_to_the_same_peer_is_given_up() {
-    let (board, own) = board();
-    let peer = replica("eu", 1);
-    let kept = board.enter(&own, &peer, Dialled).expect("the only one");
-    assert!(board.enter(&own, &peer, Dialled).is_none());
-    assert!(!kept.displaced.is_cancelled());
+fn both_sides_keep_the_newer_of_two_that_one_side_dialled() {
+    let (ap, us) = (replica("ap", 1), replica("us", 1));
+    for (own, peer, direction) in [(&ap, &us, Dialled), (&us, &ap, Accepted)] {
+        let board = LinkBoard::new([]);
+        let older = board.enter(own, peer, direction).expect("the only one");
+        let newer = board.enter(own, peer, direction).expect("kept");
+        assert!(older.displaced.is_cancelled() && !newer.displaced.is_cancelled());
+    }
 }
