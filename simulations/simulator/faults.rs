@@ -15,6 +15,8 @@ use super::world::machine::{Command, Image};
 
 /// A node that was just started may need so long until it takes writes.
 const STARTING: Duration = Duration::from_millis(1_500);
+/// Whether a node has stopped is asked again after this.
+const STOPPING: Duration = Duration::from_millis(100);
 /// A cloned folder runs beside its origin in a machine of this name.
 const CLONE_SUFFIX: &str = "-clone";
 
@@ -343,6 +345,7 @@ impl Injector {
                     .damage(&mut self.chance, self.plan.workload.posts)
                 {
                     probe.damaged.insert(site);
+                    recorder.lock().history.damaged.push((site, recorder.now()));
                 }
             }
         }
@@ -383,8 +386,13 @@ impl Injector {
             Fault::Crash { site }
             | Fault::Retired { site, .. }
             | Fault::Restored { site, .. }
-            | Fault::Wiped { site }
-            | Fault::Restart { site } => self.bring_back(site, world, recorder),
+            | Fault::Wiped { site } => self.bring_back(site, world, recorder),
+            // It may take its time to stop.
+            Fault::Restart { site } if world.is_running(site) => {
+                let soon = recorder.now() + STOPPING;
+                self.at(soon, Event::End(index));
+            }
+            Fault::Restart { site } => self.bring_back(site, world, recorder),
             Fault::CrashInSync { site } => {
                 world.machine(site).power().cancel_cut();
                 self.bring_back(site, world, recorder);

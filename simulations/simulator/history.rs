@@ -85,6 +85,8 @@ pub struct History {
     pub lost: Vec<Lost>,
     /// When a machine's folder was lost or became an older one.
     pub destroyed: Vec<(usize, Duration)>,
+    /// When a machine's memory was damaged: what it shows may be wrong until it is mended.
+    pub damaged: Vec<(usize, Duration)>,
     /// When a machine cannot be expected to answer: its node is down, not ready, or its disk fails.
     pub excused: BTreeMap<usize, Vec<(Duration, Duration)>>,
 }

@@ -188,6 +188,7 @@ impl SparePreparer {
     /// Runs until the writer is gone or poisoned. After a failure, such as a full disk, it waits for
     /// [`Room::retry`].
     pub async fn run(self) {
+        let mut is_told = false;
         loop {
             let wanted = match self.space.state.lock().spare {
                 SpareState::Closed => return,
@@ -197,15 +198,20 @@ impl SparePreparer {
             if let Some(base) = wanted {
                 match segment::prepare(&self.seams, &self.space.options, base).await {
                     Ok(spare) => {
+                        is_told = false;
                         self.space.put_spare(spare);
                         continue;
                     }
-                    Err(error) => tracing::warn!(
-                        %error,
-                        room = self.space.room(),
-                        "no space for the next log segment; writes will be refused when the current \
-                         one is full"
-                    ),
+                    Err(_) if is_told => {}
+                    Err(error) => {
+                        is_told = true;
+                        tracing::warn!(
+                            %error,
+                            room = self.space.room(),
+                            "no space for the next log segment; writes will be refused when the \
+                             current one is full"
+                        );
+                    }
                 }
             }
             self.space.prod.notified().await;

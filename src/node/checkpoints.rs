@@ -171,6 +171,8 @@ impl CheckpointWorker {
                     return;
                 }
                 Err(_) => {
+                    // Who filled the disk may have left it, and nobody says so.
+                    self.engine.queue().room().retry();
                     if scrub.0 <= Instant::now() {
                         self.scrub(scrub.1).await;
                         let next = scrub.0 + self.pace.scrub_pause();

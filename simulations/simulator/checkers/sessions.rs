@@ -1,5 +1,7 @@
 //! Who brings a token sees at least what the token speaks of, in whatever region.
 
+use std::time::Duration;
+
 use super::{Findings, Verdict};
 use crate::simulator::history::{Action, History, Outcome};
 
@@ -7,6 +9,12 @@ use crate::simulator::history::{Action, History, Outcome};
 pub fn sessions(history: &History) -> Verdict {
     let mut findings = Findings::default();
     for operation in &history.operations {
+        let is_damaged = |(machine, at): &(usize, Duration)| {
+            *machine == operation.machine && *at <= operation.ended
+        };
+        if history.damaged.iter().any(is_damaged) {
+            continue;
+        }
         if let Action::Read {
             expected: Some(expected),
         } = operation.action

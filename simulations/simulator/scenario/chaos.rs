@@ -81,7 +81,12 @@ pub(super) fn lasting_isolation(
 
 fn fits(drawn: &PlannedFault, faults: &[PlannedFault]) -> bool {
     // What is damaged in one place must be whole in others, or nobody could tell what was right.
-    let destroys = |fault: &Fault| matches!(fault, Fault::Restored { .. } | Fault::Wiped { .. });
+    let destroys = |fault: &Fault| {
+        matches!(
+            fault,
+            Fault::Restored { .. } | Fault::Wiped { .. } | Fault::Cloned { .. }
+        )
+    };
     let damages = |fault: &Fault| matches!(fault, Fault::Damaged { .. });
     let is_apart = |other: &PlannedFault| {
         !(damages(&drawn.fault) && (destroys(&other.fault) || damages(&other.fault))

@@ -346,8 +346,8 @@ pub(super) fn config((name, region): (&str, &str), seeds: &[&str], plan: &NodePl
     // A run is short: what takes an hour elsewhere happens within it, and snapshots of little state take their time.
     config.audit.scrub_ms = 10_000;
     config.audit.round_ms = 10_000;
-    config.replication.snapshot_chunk_bytes = 1 << 10;
-    config.replication.catch_up_bytes_per_second = 1 << 20;
+    config.replication.snapshot_chunk_bytes = 512;
+    config.replication.catch_up_bytes_per_second = 16 << 10;
     if plan.absorb_repeated_likes {
         config.engine.repeated_likes = RepeatedLikes::Absorb;
     }

@@ -79,29 +79,46 @@ impl Driver {
         self.exchange.acks.hear(&place.peer.region, hearsay);
     }
 
-    pub(super) fn want_snapshot(&self, whole_from: ShortForm) {
+    pub(super) fn want_snapshot(&mut self, whole_from: ShortForm) {
         let Some(place) = &self.place else {
             return;
         };
         let exchange = &self.exchange;
         match exchange.endpoint(&place.peer.region) {
             Some(endpoint) => exchange.catch_up.want(&place.peer, &endpoint, whole_from),
-            None => tracing::warn!(
-                peer = %place.peer,
-                "this node is behind the peer's log, and has no address to take a snapshot from it"
-            ),
+            None => {
+                tracing::info!(
+                    peer = %place.peer,
+                    "this node is behind the peer's log, and knows no address to take a snapshot from it yet"
+                );
+                self.unanswered = Some(whole_from);
+            }
+        }
+    }
+
+    /// The membership may have told meanwhile where the peer is, whose log does not reach this node.
+    fn want_again(&mut self) {
+        let Some(place) = &self.place else {
+            return;
+        };
+        if self.unanswered.is_some()
+            && self.exchange.endpoint(&place.peer.region).is_some()
+            && let Some(whole_from) = self.unanswered.take()
+        {
+            self.want_snapshot(whole_from);
         }
     }
 
     pub(super) fn show_standing(&mut self) {
         let now = Instant::now();
-        let Some(place) = &self.place else {
-            return;
-        };
         if now < self.shown + STANDING_PAUSE {
             return;
         }
         self.shown = now;
+        self.want_again();
+        let Some(place) = &self.place else {
+            return;
+        };
         let standing = Standing {
             traffic: self.traffic,
             ..self.session.standing(self.now_ms())
