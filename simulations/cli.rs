@@ -10,6 +10,7 @@ use likewise::planted::{self, Bug};
 use rand_0_10::SeedableRng;
 use rand_0_10::rngs::StdRng;
 
+use crate::report::Folder;
 use crate::simulator::run::run;
 use crate::simulator::scenario::Scenario;
 use crate::sweep::{Child, Sweep};
@@ -39,6 +40,9 @@ pub struct Arguments {
     /// How many run at a time. As many as there are cores by default.
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=512))]
     jobs: Option<u16>,
+    /// Writes DIR/index.html: plots, verdicts and the story, on one page that needs no network.
+    #[arg(long, value_name = "DIR", conflicts_with = "mutants")]
+    report: Option<PathBuf>,
     /// Plants bugs, one at a time, and runs seeds until a checker finds it.
     #[arg(long, conflicts_with_all = ["seeds", "seed"])]
     mutants: bool,
@@ -67,6 +71,7 @@ impl Arguments {
             None => std::thread::available_parallelism()?.get(),
         };
         let child = Child::new(&self.file, self.plant.as_deref())?;
+        let folder = self.report.as_deref().map(Folder::prepare).transpose()?;
         if self.mutants {
             let only = self.only.as_deref().unwrap_or_default();
             return Ok(code(mutants::run(&self.file, only, jobs)?));
@@ -77,6 +82,9 @@ impl Arguments {
             if !report.is_good() {
                 println!("again: {}", again(&self.file, self.seed));
             }
+            if let Some(folder) = folder {
+                folder.of_run(&self.file, &report)?;
+            }
             return Ok(code(report.is_good()));
         };
         let sweep = Sweep {
@@ -86,6 +94,9 @@ impl Arguments {
             twice_every: self.twice_every,
         };
         let swept = sweep.run()?;
+        if let Some(folder) = folder {
+            folder.of_sweep(&self.file, &swept)?;
+        }
         let is_good = totals::print(&swept, &self.file, scenario.reach_all_from());
         Ok(code(is_good))
     }

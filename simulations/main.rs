@@ -2,6 +2,7 @@
 
 mod cli;
 mod mutants;
+mod report;
 mod simulator;
 mod sweep;
 mod totals;

@@ -149,6 +149,7 @@ impl Sweep {
         if report.is_good() {
             report.story = Vec::new();
             report.samples = Vec::new();
+            report.lags = Vec::new();
         }
         swept.lock().reports.push(report);
     }

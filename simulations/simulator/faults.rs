@@ -111,8 +111,11 @@ impl Injector {
     /// A cut that was planned for a sync has come.
     fn crash_who_lost_power(&mut self, world: &mut World, recorder: &Recorder, probe: &mut Probe) {
         for number in 0..world.machines().len() {
+            if self.down.contains_key(&number) || !world.is_running(number) {
+                continue;
+            }
             let machine = world.machine(number);
-            if machine.seen().is_some() && !machine.has_power() {
+            if !machine.has_power() {
                 recorder.tell(format!(
                     "{} loses its power in the middle of a sync",
                     machine.name()
@@ -444,6 +447,14 @@ impl Injector {
         } else if next < until {
             self.at(next, Event::Flap(index, true));
         }
+    }
+
+    /// Each fault of the plan: from when until when, and what.
+    pub fn spans(&self) -> Vec<(Duration, Duration, String)> {
+        let faults = self.plan.faults.iter();
+        faults
+            .map(|planned| (planned.at, planned.until, self.told(&planned.fault)))
+            .collect()
     }
 
     fn names(&self, sites: &[Site]) -> String {

@@ -46,6 +46,8 @@ pub struct Probe {
     pub cuts_with_somebody_away: u64,
     /// How many likers each machine has, over time, for plots.
     pub samples: Vec<(Duration, usize, u64)>,
+    /// How many events of the second machine's region the first one lacks, over time.
+    pub lags: Vec<(Duration, usize, usize, u64)>,
 }
 
 /// Whether the node serves and is settled.
@@ -118,7 +120,25 @@ impl Probe {
             let Some(seen) = machine.seen() else { continue };
             self.look_at_figures(number, &seen, names.iter().map(String::as_str));
             self.samples.push((now, number, seen.engine.likers()));
+            for (other, from) in world.machines().iter().enumerate() {
+                if other != number && from.seen().is_some() {
+                    let events = self.lag(number, other, from.region());
+                    self.lags.push((now, number, other, events));
+                }
+            }
         }
+    }
+
+    /// How many events of a region's replicas one machine lacks that another one has.
+    fn lag(&self, number: usize, other: usize, region: &str) -> u64 {
+        let here = self.vectors.newest(number);
+        let there = self.vectors.newest(other).into_iter();
+        let of_region = there.filter(|(replica, _)| replica.region.as_str() == region);
+        let lacking = of_region.map(|(replica, seq)| {
+            let known = here.get(&replica).copied().unwrap_or_default();
+            seq.saturating_sub(known)
+        });
+        lacking.sum()
     }
 
     fn look_at_figures<'a>(

@@ -245,6 +245,7 @@ impl<'a> Running<'a> {
             figures,
             bounds,
             samples,
+            lags,
             ..
         } = self.probe;
         let inner = self.recorder.lock();
@@ -306,7 +307,15 @@ impl<'a> Running<'a> {
                 .collect(),
             reached,
             story: inner.story.lines.clone(),
+            machines: self
+                .world
+                .machines()
+                .iter()
+                .map(|machine| machine.name().to_owned())
+                .collect(),
+            spans: self.injector.spans(),
             samples,
+            lags,
             verdicts,
         }
     }

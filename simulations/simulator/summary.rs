@@ -30,8 +30,14 @@ pub struct RunReport {
     /// What was reached, and how often.
     pub reached: BTreeMap<String, u64>,
     pub story: Vec<(Duration, String)>,
+    /// Names of the machines, by number: the regions' first, then copies.
+    pub machines: Vec<String>,
+    /// Each fault: from when until when, and what.
+    pub spans: Vec<(Duration, Duration, String)>,
     /// How many likers each machine had, over time.
     pub samples: Vec<(Duration, usize, u64)>,
+    /// How many events of the second machine's region the first one lacked, over time.
+    pub lags: Vec<(Duration, usize, usize, u64)>,
 }
 
 impl RunReport {

@@ -135,6 +135,10 @@ impl Machine {
         self.name
     }
 
+    pub fn region(&self) -> &str {
+        self.config.node.region.as_str()
+    }
+
     /// The node, if it has started and not ended.
     pub fn seen(&self) -> Option<Seen> {
         self.seen.lock().clone()
