@@ -16,6 +16,8 @@ use crate::sweep::Swept;
 use plot::{Band, Plot, Series, escape, histogram};
 
 const STYLE: &str = include_str!("page.css");
+/// Lines of one plot.
+const LINES_MAX: usize = 10;
 /// Bad runs whose stories are on the page of a sweep.
 const STORIES_MAX: usize = 5;
 
@@ -215,7 +217,7 @@ fn plots(page: &mut String, report: &RunReport) {
         .iter()
         .map(|(at, from, to, events)| ((*from, *to), *at, *events));
     let lags = Plot {
-        title: "What each node lacks of another one's region",
+        title: "What each node lacks of another one's region; the ten largest",
         unit: "events",
         series: series(lags, |(from, to)| {
             format!("{} ← {}", report.machines[*from], report.machines[*to])
@@ -241,7 +243,7 @@ fn plots(page: &mut String, report: &RunReport) {
     }
 }
 
-/// Lines by what they are of. Those that are nought all the time are left out, unless all are.
+/// Lines by what they are of: those that rise highest, where there are many.
 fn series<K: Ord + Copy>(
     samples: impl Iterator<Item = (K, Duration, u64)>,
     name: impl Fn(&K) -> String,
@@ -253,15 +255,20 @@ fn series<K: Ord + Copy>(
             .or_default()
             .push((at.as_secs_f64(), value as f64));
     }
-    let is_busy = |points: &Vec<(f64, f64)>| points.iter().any(|(_, value)| *value > 0.0);
-    let busy: BTreeSet<K> = lines
+    let height = |points: &[(f64, f64)]| points.iter().map(|(_, value)| *value).fold(0.0, f64::max);
+    let mut highest: Vec<(f64, K)> = lines
         .iter()
-        .filter(|(_, points)| is_busy(points))
-        .map(|(key, _)| *key)
+        .map(|(key, points)| (height(points), *key))
+        .collect();
+    highest.sort_by(|a, b| b.0.total_cmp(&a.0));
+    let shown: BTreeSet<K> = highest
+        .into_iter()
+        .take(LINES_MAX)
+        .map(|(_, key)| key)
         .collect();
     lines
         .into_iter()
-        .filter(|(key, _)| busy.is_empty() || busy.contains(key))
+        .filter(|(key, _)| shown.contains(key))
         .map(|(key, points)| Series {
             name: name(&key),
             points,

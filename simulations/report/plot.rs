@@ -132,10 +132,7 @@ impl Plot<'_> {
             }
         }
         ends.sort_by(|a, b| a.0.total_cmp(&b.0));
-        let mut lowest = f64::MIN;
-        for (at, x, colour, name) in ends {
-            let at = at.max(lowest + NAME_HEIGHT);
-            lowest = at;
+        for (at, (_, x, colour, name)) in apart(&ends).into_iter().zip(&ends) {
             let _ = write!(
                 svg,
                 "<text class=\"name\" fill=\"{colour}\" x=\"{:.1}\" y=\"{:.1}\">{}</text>",
@@ -189,6 +186,22 @@ impl Plot<'_> {
         svg.push_str("</svg></figure>");
         svg
     }
+}
+
+/// Where names stand, from the top: near their lines' ends, none over another, none below the plot.
+fn apart(ends: &[(f64, f64, &str, &String)]) -> Vec<f64> {
+    let mut places = Vec::new();
+    let mut lowest = f64::MIN;
+    for (at, ..) in ends {
+        lowest = at.max(lowest + NAME_HEIGHT);
+        places.push(lowest);
+    }
+    let mut highest = HEIGHT - NAME_HEIGHT / 2.0;
+    for place in places.iter_mut().rev() {
+        *place = place.min(highest);
+        highest = *place - NAME_HEIGHT;
+    }
+    places
 }
 
 fn trimmed(value: f64) -> String {
@@ -257,6 +270,16 @@ mod tests {
         ] {
             assert!((step(most) - wanted).abs() < 1e-9, "{most}: {}", step(most));
         }
+    }
+
+    #[test]
+    fn names_stand_apart_and_within_the_plot() {
+        let name = "x".to_owned();
+        let ends: Vec<(f64, f64, &str, &String)> =
+            (0..12).map(|_| (HEIGHT - BOTTOM, 0.0, "", &name)).collect();
+        let places = apart(&ends);
+        assert!(places.is_sorted_by(|a, b| b - a >= NAME_HEIGHT - 1e-9));
+        assert!(places.iter().all(|place| (0.0..HEIGHT).contains(place)));
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! A machine: a disk, a store and a clock, on one power supply, and the node that runs on them, boot after boot.
 
 use std::collections::BTreeMap;
+use std::ops::RangeInclusive;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -35,8 +36,10 @@ use crate::simulator::workload::post_name;
 /// Where every node listens, for clients and for peers.
 pub const CLIENT_PORT: u16 = 7400;
 pub const PEER_PORT: u16 = 7401;
-/// An operation of a disk takes up to this long; a sync at least some of it.
-const SYNC_MS_MAX: u64 = 4;
+/// How long a sync takes, and how long where the device is busy with something else.
+const SYNC_MS: RangeInclusive<u64> = 1..=4;
+const SLOW_SYNC_MS: RangeInclusive<u64> = 5..=60;
+const SLOW_SYNCS: f64 = 0.05;
 /// A node that could not start is started again after this.
 const START_AGAIN: Duration = Duration::from_millis(500);
 
@@ -376,9 +379,11 @@ fn latency(seed: u64, syncing: Arc<AtomicUsize>) -> Latency {
     let chance = Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0xd15c)));
     Arc::new(move |operation| {
         let is_sync = operation == Operation::Sync;
-        let millis = match is_sync {
-            true => chance.lock().random_range(1..=SYNC_MS_MAX),
-            false => 0,
+        let mut chance = chance.lock();
+        let millis = match (is_sync, is_sync && chance.random_bool(SLOW_SYNCS)) {
+            (false, _) => 0,
+            (true, false) => chance.random_range(SYNC_MS),
+            (true, true) => chance.random_range(SLOW_SYNC_MS),
         };
         let syncing = syncing.clone();
         if is_sync {
