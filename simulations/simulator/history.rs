@@ -132,6 +132,13 @@ impl History {
         outcomes
     }
 
+    /// Whether the machine's memory had been damaged when it answered: it may have said that a like is not there
+    /// which others hold.
+    pub fn is_damaged(&self, operation: &Operation) -> bool {
+        let mut damaged = self.damaged.iter();
+        damaged.any(|(machine, at)| *machine == operation.machine && *at <= operation.ended)
+    }
+
     pub fn is_excused(&self, machine: usize, from: Duration, to: Duration) -> bool {
         let excuses = self.excused.get(&machine);
         let overlaps = |(begin, end): &(Duration, Duration)| *begin <= to && from <= *end;

@@ -52,7 +52,7 @@ fn told(history: &History) -> BTreeMap<(String, String), Told> {
                 }
             }
             Outcome::Unliked { removed } => {
-                if history.is_lost(&operation.through) {
+                if history.is_lost(&operation.through) || history.is_damaged(operation) {
                     pair.unsure_unlikes += 1;
                 } else {
                     pair.removed.extend(removed);

@@ -1,7 +1,5 @@
 //! Who brings a token sees at least what the token speaks of, in whatever region.
 
-use std::time::Duration;
-
 use super::{Findings, Verdict};
 use crate::simulator::history::{Action, History, Outcome};
 
@@ -9,10 +7,7 @@ use crate::simulator::history::{Action, History, Outcome};
 pub fn sessions(history: &History) -> Verdict {
     let mut findings = Findings::default();
     for operation in &history.operations {
-        let is_damaged = |(machine, at): &(usize, Duration)| {
-            *machine == operation.machine && *at <= operation.ended
-        };
-        if history.damaged.iter().any(is_damaged) {
+        if history.is_damaged(operation) {
             continue;
         }
         if let Action::Read {
