@@ -10,6 +10,8 @@
 //! - Each row that is written leaves a copy of its whole leaf as garbage. Its flusher clears some hundreds of them twice
 //!   a second: after 200,000 rows it was busy for minutes, with 800 MB of them in memory. So whoever writes
 //!   clears what it leaves.
+//! - Its lock is one for the whole process. A batch of one database waits for a flush of another one, which waits for its own
+//!   flusher, which waits behind the batch: where tests run several nodes in a process, calls take turns.
 //! - A damaged folder may make it panic instead of answering; that is caught and told as an error.
 
 use std::cell::Cell;
@@ -28,6 +30,9 @@ use crate::seams::files::IoFuture;
 
 /// How often sled's own flusher runs. Durability does not depend on it.
 const FLUSH_EVERY_MS: u64 = 500;
+
+/// Held over every call.
+static TURN: Mutex<()> = Mutex::new(());
 
 /// Garbage that one turn clears, at least: eight bags, of which each has about sixty pieces; a row leaves some.
 const ROWS_CLEARED_A_TURN: usize = 64;
@@ -114,6 +119,15 @@ impl SledStore {
     }
 }
 
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        // The database flushes once more when it is dropped; it finds nothing left to do then.
+        if let Err(error) = guarded(|| self.db.flush()) {
+            tracing::debug!(%error, "the last flush failed; what a checkpoint needed was flushed before");
+        }
+    }
+}
+
 fn open_error(folder: PathBuf, error: sled::Error) -> SledOpenError {
     match error {
         // sled wraps the failed lock into an `Other` with this text.
@@ -176,6 +190,7 @@ fn catch<T>(call: impl FnOnce() -> T) -> std::thread::Result<T> {
 
 /// Runs one call of sled's, whose errors and panics both become errors.
 fn guarded<T>(call: impl FnOnce() -> sled::Result<T>) -> io::Result<T> {
+    let _turn = TURN.lock();
     match catch(call) {
         Ok(Ok(value)) => Ok(value),
         Ok(Err(sled::Error::Io(error))) => Err(error),
