@@ -1,6 +1,6 @@
 //! Clients: what they ask for, drawn from the seed, and what they make of the answers.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use likewise::client::Failure;
@@ -45,6 +45,8 @@ pub struct Client {
     requests: usize,
     /// What this client knows of the likes of its own users: nobody else writes them.
     known: HashMap<(usize, String), bool>,
+    /// Of these it never knows again: something that may have happened may also happen yet.
+    unsure: HashSet<(usize, String)>,
     /// Likes that it was told of, to remove by their ids.
     likes: Vec<(usize, String, String)>,
     /// How often a folder was lost when `known` began: what was known of it may be gone.
@@ -87,6 +89,7 @@ impl Client {
             uncovered: 0,
             requests: 0,
             known: HashMap::new(),
+            unsure: HashSet::new(),
             likes: Vec::new(),
             destroyed: 0,
             plan,
@@ -242,9 +245,12 @@ impl Client {
                 }
                 Err(failure) => self.outcome_of(failure),
             };
-            // Who does not know what came of it does not know whether the user likes the post.
-            self.known.remove(&(write.post, write.user.clone()));
             let is_unknown = outcome == Outcome::Unknown;
+            if is_unknown {
+                let key = (write.post, write.user.clone());
+                self.known.remove(&key);
+                self.unsure.insert(key);
+            }
             self.recorder.end(index, outcome, Vec::new());
             if request_id.is_empty() || !(is_unknown || retries.is_some()) {
                 return;
@@ -393,6 +399,9 @@ impl Client {
             return;
         }
         let key = (write.post, write.user.clone());
+        if self.unsure.contains(&key) {
+            return;
+        }
         match (&write.action, outcome) {
             (Action::Like, _) => self.known.insert(key, true),
             (Action::Unlike, _) => self.known.insert(key, false),
