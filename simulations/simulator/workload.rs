@@ -45,8 +45,11 @@ pub struct Client {
     requests: usize,
     /// What this client knows of the likes of its own users: nobody else writes them.
     known: HashMap<(usize, String), bool>,
-    /// Of these it never knows again: something that may have happened may also happen yet.
+    /// Of these it never knows again: something that may have happened may also happen yet, or they were written under
+    /// a token that was given up, so that a later unlike may not have seen them.
     unsure: HashSet<(usize, String)>,
+    /// What it has written under its token.
+    written: HashSet<(usize, String)>,
     /// Likes that it was told of, to remove by their ids.
     likes: Vec<(usize, String, String)>,
     /// How often a folder was lost when `known` began: what was known of it may be gone.
@@ -90,6 +93,7 @@ impl Client {
             requests: 0,
             known: HashMap::new(),
             unsure: HashSet::new(),
+            written: HashSet::new(),
             likes: Vec::new(),
             destroyed: 0,
             plan,
@@ -357,6 +361,7 @@ impl Client {
                     self.uncovered += 1;
                     if self.uncovered >= UNCOVERED_MAX {
                         self.token.clear();
+                        self.unsure.extend(self.written.drain());
                         self.known.clear();
                         self.uncovered = 0;
                     }
@@ -399,6 +404,7 @@ impl Client {
             return;
         }
         let key = (write.post, write.user.clone());
+        self.written.insert(key.clone());
         if self.unsure.contains(&key) {
             return;
         }
