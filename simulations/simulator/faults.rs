@@ -1,14 +1,14 @@
 //! Does to a world what a plan says, when it says it.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::time::Duration;
 
 use likewise::adapters::power::{CutPoint, Moment};
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
 
-use super::history::{Lost, Recorder};
-use super::probe::Probe;
+use super::history::Recorder;
+use super::probe::{Probe, Return};
 use super::scenario::{Fault, Plan, Site};
 use super::world::World;
 use super::world::machine::{Command, Image};
@@ -30,14 +30,13 @@ pub struct Injector {
     /// Since when a machine is excused, and how many faults say so.
     excuses: BTreeMap<usize, (Duration, usize)>,
     /// Machines that the plan holds down.
-    down: BTreeMap<usize, usize>,
+    down: BTreeSet<usize>,
     /// Faults that hold a link or a machine down at this moment.
     away: usize,
     /// Machines that run on a copy of a site's folder.
     pub clones: Vec<(usize, Site)>,
     pub counts: BTreeMap<&'static str, u64>,
     pub crashes_in_sync: u64,
-    pub restored_served: u64,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -62,12 +61,11 @@ impl Injector {
             chance: StdRng::seed_from_u64(plan.seed ^ 0xfa_17),
             images: BTreeMap::new(),
             excuses: BTreeMap::new(),
-            down: BTreeMap::new(),
+            down: BTreeSet::new(),
             away: 0,
             clones: Vec::new(),
             counts: BTreeMap::new(),
             crashes_in_sync: 0,
-            restored_served: 0,
         };
         for (site, region) in plan.regions.iter().enumerate() {
             injector.at(region.joins_at, Event::Join(site));
@@ -105,13 +103,13 @@ impl Injector {
             let event = entry.remove();
             self.take(event, world, recorder, probe);
         }
-        self.crash_who_lost_power(world, recorder, probe);
+        self.crash_who_lost_power(world, recorder);
     }
 
     /// A cut that was planned for a sync has come.
-    fn crash_who_lost_power(&mut self, world: &mut World, recorder: &Recorder, probe: &mut Probe) {
+    fn crash_who_lost_power(&mut self, world: &mut World, recorder: &Recorder) {
         for number in 0..world.machines().len() {
-            if self.down.contains_key(&number) || !world.is_running(number) {
+            if self.down.contains(&number) || !world.is_running(number) {
                 continue;
             }
             let machine = world.machine(number);
@@ -120,8 +118,7 @@ impl Injector {
                     "{} loses its power in the middle of a sync",
                     machine.name()
                 ));
-                self.crashes_in_sync += 1;
-                self.crash(number, world, probe);
+                self.crash(number, true, world);
             }
         }
     }
@@ -134,7 +131,7 @@ impl Injector {
             Event::Image(index) => {
                 if let Fault::Restored { site, .. } = self.plan.faults[index].fault {
                     let mut image = world.machine(site).image(self.chance.random());
-                    image.vector = probe.vectors.newest(site);
+                    image.vector = probe.vectors.newest(site).cloned().unwrap_or_default();
                     self.images.insert(index, image);
                     recorder.tell(format!(
                         "the folder of {} is backed up",
@@ -203,16 +200,16 @@ impl Injector {
         }
     }
 
-    fn crash(&mut self, number: usize, world: &mut World, probe: &mut Probe) {
-        let machine = world.machine(number);
-        self.crashes_in_sync += u64::from(machine.is_in_sync());
+    /// The machine is off until it is brought back. A cut that was planned for a sync fell into one.
+    fn crash(&mut self, number: usize, was_in_sync: bool, world: &mut World) {
+        let is_in_sync = was_in_sync || world.machine(number).is_in_sync();
+        self.crashes_in_sync += u64::from(is_in_sync);
         world.crash(number);
-        probe.node_ended(number);
-        *self.down.entry(number).or_default() += 1;
+        self.down.insert(number);
     }
 
     fn bring_back(&mut self, number: usize, world: &mut World, recorder: &Recorder) {
-        if self.down.remove(&number).is_some() || !world.is_running(number) {
+        if self.down.remove(&number) || !world.is_running(number) {
             world.restart(number);
             recorder.tell(format!("{} starts again", world.machine(number).name()));
         }
@@ -228,20 +225,13 @@ impl Injector {
         recorder: &Recorder,
         probe: &mut Probe,
     ) {
-        let held = probe.vectors.newest(number);
-        let others: Vec<_> = (0..world.machines().len())
-            .filter(|other| *other != number)
-            .map(|other| probe.vectors.newest(other))
-            .collect();
+        let Some(held) = probe.vectors.newest(number) else {
+            return;
+        };
+        let others = (0..world.machines().len()).filter(|other| *other != number);
+        let others = others.filter_map(|other| probe.vectors.newest(other));
         let mut inner = recorder.lock();
-        for replica in held.keys() {
-            let survivors = others.iter().chain([kept]);
-            let beyond = survivors.filter_map(|vector| vector.get(replica)).max();
-            inner.history.lost.push(Lost {
-                replica: replica.clone(),
-                beyond: beyond.copied().unwrap_or_default(),
-            });
-        }
+        inner.history.lose(held, others.chain([kept]));
         inner.history.destroyed.push((number, recorder.now()));
         probe.vectors.begin_anew(number);
     }
@@ -258,11 +248,8 @@ impl Injector {
                 is_one_way,
             } => {
                 self.away += 1;
-                for (a, b) in pairs(&from, &to) {
+                for (a, b) in directed(&from, &to, is_one_way) {
                     world.cut(a, b);
-                    if !is_one_way {
-                        world.cut(b, a);
-                    }
                 }
             }
             Fault::Hold { between: (a, b) } => {
@@ -272,9 +259,14 @@ impl Injector {
             Fault::Slow { between, latency } => world.set_latency(between.0, between.1, latency),
             Fault::Lossy { between, share } => world.set_loss(between.0, between.1, share),
             Fault::Flapping { .. } => self.flap(index, true, world),
-            Fault::Crash { site } | Fault::Retired { site, .. } => {
+            Fault::Crash { site } => {
                 self.excuse(site, recorder);
-                self.crash(site, world, probe);
+                self.crash(site, false, world);
+            }
+            Fault::Retired { site, .. } => {
+                self.excuse(site, recorder);
+                self.crash(site, false, world);
+                probe.expect_back(site, Return::Retired);
             }
             Fault::CrashInSync { site } => {
                 self.excuse(site, recorder);
@@ -305,17 +297,17 @@ impl Injector {
             Fault::ClockDrift { site, per_million } => world.machine(site).clock.drift(per_million),
             Fault::Restored { site, .. } => {
                 self.excuse(site, recorder);
-                self.crash(site, world, probe);
+                self.crash(site, false, world);
                 if let Some(image) = self.images.remove(&index) {
                     // Damage may have been copied as well: it stays excused.
                     self.destroy(site, &image.vector, world, recorder, probe);
                     world.machine(site).replace(Some(image));
-                    self.restored_served += 1;
+                    probe.expect_back(site, Return::Restored);
                 }
             }
             Fault::Wiped { site } => {
                 self.excuse(site, recorder);
-                self.crash(site, world, probe);
+                self.crash(site, false, world);
                 self.destroy(site, &BTreeMap::new(), world, recorder, probe);
                 world.machine(site).replace(None);
             }
@@ -347,7 +339,6 @@ impl Injector {
                     .machine(site)
                     .damage(&mut self.chance, self.plan.workload.posts)
                 {
-                    probe.damaged.insert(site);
                     recorder.lock().history.damaged.push((site, recorder.now()));
                 }
             }
@@ -363,11 +354,8 @@ impl Injector {
                 is_one_way,
             } => {
                 self.away -= 1;
-                for (a, b) in pairs(&from, &to) {
+                for (a, b) in directed(&from, &to, is_one_way) {
                     world.heal(a, b);
-                    if !is_one_way {
-                        world.heal(b, a);
-                    }
                 }
                 recorder.tell(format!("healed: {}", self.ways(&from, &to, is_one_way)));
             }
@@ -401,8 +389,7 @@ impl Injector {
                 self.bring_back(site, world, recorder);
             }
             Fault::SyncFails { site } => {
-                world.crash(site);
-                self.down.insert(site, 1);
+                self.crash(site, false, world);
                 self.bring_back(site, world, recorder);
             }
             Fault::DiskFull { site } => {
@@ -531,7 +518,13 @@ impl Injector {
     }
 }
 
-fn pairs(from: &[Site], to: &[Site]) -> Vec<(Site, Site)> {
-    let pair = |a: &Site| to.iter().map(|b| (*a, *b)).collect::<Vec<_>>();
-    from.iter().flat_map(pair).collect()
+/// Each way from one side to the other and, unless it is one-way, back.
+fn directed(from: &[Site], to: &[Site], is_one_way: bool) -> Vec<(Site, Site)> {
+    let there = from.iter().flat_map(|a| to.iter().map(|b| (*a, *b)));
+    let mut ways: Vec<_> = there.collect();
+    if !is_one_way {
+        let back: Vec<_> = ways.iter().map(|(a, b)| (*b, *a)).collect();
+        ways.extend(back);
+    }
+    ways
 }

@@ -132,6 +132,26 @@ impl History {
         outcomes
     }
 
+    /// What one machine held may be gone for good, but for what others have.
+    pub fn lose<'a>(
+        &mut self,
+        held: &BTreeMap<Replica, u64>,
+        survivors: impl Iterator<Item = &'a BTreeMap<Replica, u64>> + Clone,
+    ) {
+        for replica in held.keys() {
+            let survived = survivors.clone().filter_map(|vector| vector.get(replica));
+            self.lost.push(Lost {
+                replica: replica.clone(),
+                beyond: survived.max().copied().unwrap_or_default(),
+            });
+        }
+    }
+
+    /// Whether the machine's memory was damaged at some time: it may differ until it is mended.
+    pub fn has_damage(&self, machine: usize) -> bool {
+        self.damaged.iter().any(|(damaged, _)| *damaged == machine)
+    }
+
     /// Whether the machine's memory had been damaged when it answered: it may have said that a like is not there
     /// which others hold.
     pub fn is_damaged(&self, operation: &Operation) -> bool {

@@ -1,10 +1,12 @@
 //! Looks into running nodes, past their interfaces, and hands what it sees to the checkers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::sync::Arc;
 use std::time::Duration;
 
 use futures_util::FutureExt as _;
 use likewise::codec::text::NamedSeq;
+use likewise::counts::Counts;
 use likewise::engine::published::Published;
 use likewise::engine::read::Detail;
 use likewise::engine::{Serving, Settlement};
@@ -32,12 +34,14 @@ pub struct Probe {
     pub bounds: Findings,
     /// Operations whose posts were looked at.
     looked: usize,
-    /// Machines whose memory was damaged on purpose: they may differ until they are mended.
-    pub damaged: BTreeSet<usize>,
-    /// What was counted by nodes that have ended.
+    /// What was counted by nodes that others have followed.
     ended: BTreeMap<&'static str, u64>,
-    /// By machine, of the running node.
-    running: BTreeMap<usize, BTreeMap<&'static str, u64>>,
+    /// By machine, of its newest node.
+    running: BTreeMap<usize, Arc<Counts>>,
+    /// Machines that came back as something else, and are in nobody's vector yet.
+    returning: Vec<(usize, Return)>,
+    /// How often what such a machine wrote since has come to another one.
+    pub returned: BTreeMap<Return, u64>,
     orphans: BTreeMap<usize, usize>,
     /// By machine, where its log begins.
     beginnings: BTreeMap<usize, Position>,
@@ -50,7 +54,15 @@ pub struct Probe {
     pub lags: Vec<(Duration, usize, usize, u64)>,
 }
 
-/// Whether the node serves and is settled.
+/// As what a machine comes back.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Return {
+    /// With an older folder.
+    Restored,
+    /// After others have retired its region.
+    Retired,
+}
+
 fn is_settled(seen: &Seen) -> bool {
     seen.engine.settlement() == Settlement::Settled
 }
@@ -85,12 +97,15 @@ impl Probe {
             }
             let newest = seen.engine.board().newest();
             let vector = vector_of(&newest);
-            if is_settled(&seen) && !self.damaged.contains(&number) {
+            let is_damaged = recorder.lock().history.has_damage(number);
+            if is_settled(&seen) && !is_damaged {
                 let sum = newest.sums.total().to_string();
                 self.fingerprints.see(number, &vector, sum);
             }
             self.vectors.see(number, vector);
-            self.look_at_figures(number, &seen, touched.iter().map(String::as_str));
+            if !is_damaged {
+                self.look_at_figures(number, &seen, touched.iter().map(String::as_str));
+            }
             let orphans = seen.engine.orphan_removals();
             let before = self.orphans.insert(number, orphans).unwrap_or_default();
             self.orphans_made += u64::from(orphans > before);
@@ -108,17 +123,69 @@ impl Probe {
                 let is_cut = before.is_some_and(|before| before < first.base);
                 self.cuts_with_somebody_away += u64::from(is_cut && is_somebody_away);
             }
-            self.running
-                .insert(number, seen.counts.all().into_iter().collect());
+            self.count(number, &seen);
+        }
+        self.look_for_returns(world);
+    }
+
+    fn count(&mut self, number: usize, seen: &Seen) {
+        let is_same = |counts: &Arc<Counts>| Arc::ptr_eq(counts, &seen.counts);
+        if self.running.get(&number).is_some_and(is_same) {
+            return;
+        }
+        if let Some(ended) = self.running.insert(number, seen.counts.clone()) {
+            add(&mut self.ended, &ended);
+        }
+        self.orphans.remove(&number);
+        self.beginnings.remove(&number);
+    }
+
+    /// The machine comes back as something else; what it writes from then on is waited for.
+    pub fn expect_back(&mut self, number: usize, as_what: Return) {
+        self.returning.push((number, as_what));
+    }
+
+    fn look_for_returns(&mut self, world: &World) {
+        let (back, waited): (Vec<_>, Vec<_>) = std::mem::take(&mut self.returning)
+            .into_iter()
+            .partition(|(number, as_what)| self.is_back(world, *number, *as_what));
+        self.returning = waited;
+        for (_, as_what) in back {
+            *self.returned.entry(as_what).or_default() += 1;
         }
     }
 
+    /// Whether another machine has events of the replica that runs there now and, where its region was retired, knows
+    /// of that.
+    fn is_back(&self, world: &World, number: usize, as_what: Return) -> bool {
+        let Some(seen) = world.machine(number).seen() else {
+            return false;
+        };
+        let own = seen.engine.own();
+        let knows = |other: usize| {
+            let has_events = self
+                .vectors
+                .newest(other)
+                .is_some_and(|vector| vector.contains_key(&own));
+            let knows_retired = world.machine(other).seen().is_some_and(|seen| {
+                let newest = seen.engine.board().newest();
+                let mut retired = newest.retired.iter();
+                retired.any(|replica| newest.replicas.id(*replica).region == own.region)
+            });
+            has_events && (as_what == Return::Restored || knows_retired)
+        };
+        (0..world.machines().len()).any(|other| other != number && knows(other))
+    }
+
     /// Figures of all posts.
-    pub fn look_at_all(&mut self, world: &World, now: Duration, posts: usize) {
+    pub fn look_at_all(&mut self, world: &World, recorder: &Recorder, posts: usize) {
         let names: Vec<String> = (0..posts).map(post_name).collect();
+        let now = recorder.now();
         for (number, machine) in world.machines().iter().enumerate() {
             let Some(seen) = machine.seen() else { continue };
-            self.look_at_figures(number, &seen, names.iter().map(String::as_str));
+            if !recorder.lock().history.has_damage(number) {
+                self.look_at_figures(number, &seen, names.iter().map(String::as_str));
+            }
             self.samples.push((now, number, seen.engine.likers()));
             for (other, from) in world.machines().iter().enumerate() {
                 if other != number && from.seen().is_some() {
@@ -131,11 +198,12 @@ impl Probe {
 
     /// How many events of a region's replicas one machine lacks that another one has.
     fn lag(&self, number: usize, other: usize, region: &str) -> u64 {
-        let here = self.vectors.newest(number);
-        let there = self.vectors.newest(other).into_iter();
+        let none = BTreeMap::new();
+        let here = self.vectors.newest(number).unwrap_or(&none);
+        let there = self.vectors.newest(other).unwrap_or(&none).iter();
         let of_region = there.filter(|(replica, _)| replica.region.as_str() == region);
         let lacking = of_region.map(|(replica, seq)| {
-            let known = here.get(&replica).copied().unwrap_or_default();
+            let known = here.get(replica).copied().unwrap_or_default();
             seq.saturating_sub(known)
         });
         lacking.sum()
@@ -147,7 +215,7 @@ impl Probe {
         seen: &Seen,
         posts: impl Iterator<Item = &'a str>,
     ) {
-        if !is_settled(seen) || self.damaged.contains(&number) {
+        if !is_settled(seen) {
             return;
         }
         for name in posts {
@@ -167,24 +235,19 @@ impl Probe {
         }
     }
 
-    /// The node of a machine has ended: what it counted is kept.
-    pub fn node_ended(&mut self, number: usize) {
-        for (name, count) in self.running.remove(&number).unwrap_or_default() {
-            *self.ended.entry(name).or_default() += count;
-        }
-        self.orphans.remove(&number);
-        self.beginnings.remove(&number);
-    }
-
     /// What all nodes counted.
     pub fn counts(&self) -> BTreeMap<&'static str, u64> {
         let mut all = self.ended.clone();
         for counts in self.running.values() {
-            for (name, count) in counts {
-                *all.entry(name).or_default() += count;
-            }
+            add(&mut all, counts);
         }
         all
+    }
+}
+
+fn add(all: &mut BTreeMap<&'static str, u64>, counts: &Counts) {
+    for (name, count) in counts.all() {
+        *all.entry(name).or_default() += count;
     }
 }
 

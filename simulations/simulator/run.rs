@@ -12,8 +12,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::checkers::{self, Findings, State};
 use super::faults::Injector;
-use super::history::{Lost, Outcome, Recorder};
-use super::probe::{self, LOOK_EVERY, Probe};
+use super::history::{Outcome, Recorder};
+use super::probe::{self, LOOK_EVERY, Probe, Return};
 use super::scenario::Plan;
 use super::story::Listener;
 use super::summary::RunReport;
@@ -165,7 +165,7 @@ impl<'a> Running<'a> {
         if now >= self.next_look_at_all {
             self.next_look_at_all = now + LOOK_AT_ALL_EVERY;
             self.probe
-                .look_at_all(&self.world, now, self.plan.workload.posts);
+                .look_at_all(&self.world, &self.recorder, self.plan.workload.posts);
         }
         Ok(())
     }
@@ -190,13 +190,9 @@ impl<'a> Running<'a> {
                 let Some(seen) = self.world.machine(b).seen() else {
                     continue;
                 };
-                let known = self
-                    .probe
-                    .vectors
-                    .newest(a)
-                    .get(&seen.engine.own())
-                    .copied();
-                let known = known.unwrap_or_default();
+                let known = self.probe.vectors.newest(a);
+                let known = known.and_then(|known| known.get(&seen.engine.own()));
+                let known = known.copied().unwrap_or_default();
                 let before = self.apart.insert((a, b), known);
                 self.relayed += u64::from(before.is_some_and(|before| before < known));
             }
@@ -326,16 +322,10 @@ impl<'a> Running<'a> {
             return;
         }
         let inside = self.probe.vectors.newest(core[0]);
-        for number in (0..self.world.machines().len()).filter(|number| !core.contains(number)) {
-            let held = self.probe.vectors.newest(number);
-            let mut inner = self.recorder.lock();
-            inner
-                .history
-                .lost
-                .extend(held.into_keys().map(|replica| Lost {
-                    beyond: inside.get(&replica).copied().unwrap_or_default(),
-                    replica,
-                }));
+        let outside = (0..self.world.machines().len()).filter(|number| !core.contains(number));
+        let mut inner = self.recorder.lock();
+        for held in outside.filter_map(|number| self.probe.vectors.newest(number)) {
+            inner.history.lose(held, inside.into_iter());
         }
     }
 
@@ -378,12 +368,13 @@ impl<'a> Running<'a> {
             said.map(|(_, count)| *count).sum()
         };
         let count = |name: &str| counts.get(name).copied().unwrap_or_default();
-        let retired = self
-            .injector
-            .counts
-            .get("retired")
-            .copied()
-            .unwrap_or_default();
+        let returned = |as_what| {
+            self.probe
+                .returned
+                .get(&as_what)
+                .copied()
+                .unwrap_or_default()
+        };
         let reached = [
             (
                 "crash between write and sync",
@@ -399,16 +390,13 @@ impl<'a> Running<'a> {
             ("orphan removal made", self.probe.orphans_made),
             ("orphan removal resolved", self.probe.orphans_resolved),
             ("relay", self.relayed),
-            (
-                "retired region back",
-                retired.min(said("this region was retired") + retired),
-            ),
+            ("retired region back", returned(Return::Retired)),
             ("duplicate frame", count("blocks_overlapping")),
             (
                 "refused frame",
                 count("frames_refused") + count("gossip_refused"),
             ),
-            ("epoch after restore", self.injector.restored_served),
+            ("epoch after restore", returned(Return::Restored)),
             ("stage dropped", count("stages_dropped")),
             ("mismatch found", count("ranges_diverged")),
             ("mismatch mended", count("ranges_mended")),

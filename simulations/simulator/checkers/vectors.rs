@@ -25,8 +25,8 @@ impl Vectors {
     }
 
     /// What a machine had published last.
-    pub fn newest(&self, machine: usize) -> BTreeMap<Replica, u64> {
-        self.newest.get(&machine).cloned().unwrap_or_default()
+    pub fn newest(&self, machine: usize) -> Option<&BTreeMap<Replica, u64>> {
+        self.newest.get(&machine)
     }
 
     /// The machine's folder is another one now.
