@@ -29,6 +29,20 @@ fn regions_that_are_cut_off_and_crash_become_equal() {
     assert!(report.acknowledged > 100, "{}", report.told());
 }
 
+/// Sessions that end one another again and again never live until a relay is due.
+#[test]
+fn what_a_cut_keeps_from_two_regions_comes_through_the_third() {
+    let report = run_well(&scenario("transatlantic.toml"), 7);
+    assert!(report.reached["relay"] > 50, "{}", report.told());
+}
+
+/// Nobody tells the log that there is room again.
+#[test]
+fn a_disk_that_was_full_takes_writes_again() {
+    let report = run_well(&scenario("disk-full.toml"), 7);
+    assert!(report.refused > 100, "{}", report.told());
+}
+
 #[test]
 fn a_short_swarm_is_well() {
     let swarm = scenario("swarm.toml");

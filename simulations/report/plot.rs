@@ -60,6 +60,21 @@ impl Plot<'_> {
         LEFT + seconds / self.seconds.max(1e-9) * (WIDTH - LEFT - RIGHT)
     }
 
+    /// The seconds beneath a plot.
+    fn write_seconds(&self, svg: &mut String, y: f64) {
+        let every = step(self.seconds);
+        let mut tick = 0.0;
+        while tick <= self.seconds + 1e-9 {
+            let _ = write!(
+                svg,
+                "<text class=\"tick\" x=\"{:.1}\" y=\"{y:.1}\" text-anchor=\"middle\">{} s</text>",
+                self.x(tick),
+                trimmed(tick)
+            );
+            tick += every;
+        }
+    }
+
     /// The plot, with a figure's caption.
     pub fn svg(&self) -> String {
         let values = self.series.iter().flat_map(|series| &series.points);
@@ -67,11 +82,7 @@ impl Plot<'_> {
         let y_step = step(most).max(if most >= 5.0 { 1.0 } else { 0.0 });
         let top = (most / y_step).ceil() * y_step;
         let y = |value: f64| HEIGHT - BOTTOM - value / top * (HEIGHT - TOP - BOTTOM);
-        let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-            escape(self.title),
-            escape(self.title)
-        );
+        let mut svg = begin(self.title, HEIGHT);
         for band in &self.bands {
             let (from, to) = (self.x(band.from), self.x(band.to));
             let _ = write!(
@@ -95,18 +106,7 @@ impl Plot<'_> {
             );
             tick += y_step;
         }
-        let x_step = step(self.seconds);
-        let mut tick = 0.0;
-        while tick <= self.seconds + 1e-9 {
-            let _ = write!(
-                svg,
-                "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} s</text>",
-                self.x(tick),
-                HEIGHT - BOTTOM + 18.0,
-                trimmed(tick)
-            );
-            tick += x_step;
-        }
+        self.write_seconds(&mut svg, HEIGHT - BOTTOM + 18.0);
         let _ = write!(
             svg,
             "<text class=\"tick\" x=\"14\" y=\"{:.1}\" transform=\"rotate(-90 14 {:.1})\" text-anchor=\"middle\">{}</text>",
@@ -148,11 +148,7 @@ impl Plot<'_> {
     /// The bands alone, a row each, over the same time.
     pub fn rows(&self) -> String {
         let height = ROW * self.bands.len() as f64 + BOTTOM;
-        let mut svg = format!(
-            "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{}\">",
-            escape(self.title),
-            escape(self.title)
-        );
+        let mut svg = begin(self.title, height);
         for (row, band) in self.bands.iter().enumerate() {
             let top = row as f64 * ROW;
             let (from, to) = (self.x(band.from), self.x(band.to));
@@ -171,18 +167,7 @@ impl Plot<'_> {
                 escape(&band.label)
             );
         }
-        let x_step = step(self.seconds);
-        let mut tick = 0.0;
-        while tick <= self.seconds + 1e-9 {
-            let _ = write!(
-                svg,
-                "<text class=\"tick\" x=\"{:.1}\" y=\"{:.1}\" text-anchor=\"middle\">{} s</text>",
-                self.x(tick),
-                height - 8.0,
-                trimmed(tick)
-            );
-            tick += x_step;
-        }
+        self.write_seconds(&mut svg, height - 8.0);
         svg.push_str("</svg></figure>");
         svg
     }
@@ -204,6 +189,14 @@ fn apart(ends: &[(f64, f64, &str, &String)]) -> Vec<f64> {
     places
 }
 
+/// A figure with its caption, so high.
+fn begin(title: &str, height: f64) -> String {
+    let title = escape(title);
+    format!(
+        "<figure><figcaption>{title}</figcaption><svg viewBox=\"0 0 {WIDTH} {height}\" role=\"img\" aria-label=\"{title}\">"
+    )
+}
+
 fn trimmed(value: f64) -> String {
     let text = format!("{value:.2}");
     text.trim_end_matches('0').trim_end_matches('.').to_owned()
@@ -221,11 +214,7 @@ pub fn histogram(title: &str, unit: &str, values: &[f64]) -> String {
     }
     let highest = counts.iter().copied().max().unwrap_or(1).max(1) as f64;
     let bar = (WIDTH - LEFT - RIGHT) / bars as f64;
-    let mut svg = format!(
-        "<figure><figcaption>{}</figcaption><svg viewBox=\"0 0 {WIDTH} {HEIGHT}\" role=\"img\" aria-label=\"{}\">",
-        escape(title),
-        escape(title)
-    );
+    let mut svg = begin(title, HEIGHT);
     for (index, count) in counts.iter().enumerate() {
         let height = *count as f64 / highest * (HEIGHT - TOP - BOTTOM - 16.0);
         let _ = write!(

@@ -28,8 +28,12 @@ pub struct Story {
 
 impl Story {
     pub fn tell(&mut self, at: Duration, line: String) {
-        if self.lines.len() < LINES_MAX {
-            self.lines.push((at, line));
+        match self.lines.len() {
+            len if len < LINES_MAX => self.lines.push((at, line)),
+            LINES_MAX => self
+                .lines
+                .push((at, "… and more, which is not told".to_owned())),
+            _ => {}
         }
     }
 

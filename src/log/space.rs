@@ -96,7 +96,9 @@ impl Space {
 
     /// Tries again to prepare a spare that is missing.
     pub(super) fn retry(&self) {
-        self.prod.notify_one();
+        if matches!(self.state.lock().spare, SpareState::Wanted { .. }) {
+            self.prod.notify_one();
+        }
     }
 
     fn is_closed(&self) -> bool {

@@ -370,24 +370,20 @@ impl Entry<'_> {
         Mistake::at(self.kind_span(), format!("fault: this kind needs {key}"))
     }
 
+    /// A key that this kind needs.
+    fn needed<T>(&mut self, key: &'static str, given: Option<T>) -> Checked<T> {
+        self.used.push(key);
+        given.ok_or_else(|| self.missing(key))
+    }
+
     fn site(&mut self) -> Checked<Site> {
-        self.used.push("region");
-        let name = self
-            .entry
-            .region
-            .as_ref()
-            .ok_or_else(|| self.missing("region"))?;
+        let name = self.needed("region", self.entry.region.as_ref())?;
         self.sites.find("fault.region", name)
     }
 
     fn ends(&mut self) -> Checked<(Vec<Site>, Vec<Site>)> {
-        self.used.extend(["from", "to"]);
-        let from = self
-            .entry
-            .from
-            .as_ref()
-            .ok_or_else(|| self.missing("from"))?;
-        let to = self.entry.to.as_ref().ok_or_else(|| self.missing("to"))?;
+        let from = self.needed("from", self.entry.from.as_ref())?;
+        let to = self.needed("to", self.entry.to.as_ref())?;
         let (from, to) = (
             self.sites.all("fault.from", from)?,
             self.sites.all("fault.to", to)?,
@@ -490,19 +486,14 @@ fn fault(keys: &mut Entry<'_>, at: Duration) -> Checked<Fault> {
             between: keys.between()?,
         },
         FaultKind::Slow => {
-            keys.used.push("latency");
-            let given = entry
-                .latency
-                .as_ref()
-                .ok_or_else(|| keys.missing("latency"))?;
+            let given = keys.needed("latency", entry.latency.as_ref())?;
             Fault::Slow {
                 latency: latency("fault.latency", given)?,
                 between: keys.between()?,
             }
         }
         FaultKind::Lossy => {
-            keys.used.push("share");
-            let share = entry.share.as_ref().ok_or_else(|| keys.missing("share"))?;
+            let share = keys.needed("share", entry.share.as_ref())?;
             check_share("fault.share", share)?;
             Fault::Lossy {
                 share: *share.get_ref(),
@@ -510,11 +501,7 @@ fn fault(keys: &mut Entry<'_>, at: Duration) -> Checked<Fault> {
             }
         }
         FaultKind::Flapping => {
-            keys.used.push("period");
-            let period = entry
-                .period
-                .as_ref()
-                .ok_or_else(|| keys.missing("period"))?;
+            let period = keys.needed("period", entry.period.as_ref())?;
             if period.get_ref().0 < Duration::from_millis(10) {
                 return Err(Mistake::at(
                     period.span(),
@@ -531,25 +518,16 @@ fn fault(keys: &mut Entry<'_>, at: Duration) -> Checked<Fault> {
         FaultKind::Restart => Fault::Restart { site: keys.site()? },
         FaultKind::DiskFull => Fault::DiskFull { site: keys.site()? },
         FaultKind::SyncFails => Fault::SyncFails { site: keys.site()? },
-        FaultKind::ClockJump => {
-            keys.used.push("by_ms");
-            Fault::ClockJump {
-                by_ms: entry.by_ms.ok_or_else(|| keys.missing("by_ms"))?,
-                site: keys.site()?,
-            }
-        }
-        FaultKind::ClockDrift => {
-            keys.used.push("per_million");
-            Fault::ClockDrift {
-                per_million: entry
-                    .per_million
-                    .ok_or_else(|| keys.missing("per_million"))?,
-                site: keys.site()?,
-            }
-        }
+        FaultKind::ClockJump => Fault::ClockJump {
+            by_ms: keys.needed("by_ms", entry.by_ms)?,
+            site: keys.site()?,
+        },
+        FaultKind::ClockDrift => Fault::ClockDrift {
+            per_million: keys.needed("per_million", entry.per_million)?,
+            site: keys.site()?,
+        },
         FaultKind::Restored => {
-            keys.used.push("as_of");
-            let as_of = entry.as_of.as_ref().ok_or_else(|| keys.missing("as_of"))?;
+            let as_of = keys.needed("as_of", entry.as_of.as_ref())?;
             if as_of.get_ref().0 >= at {
                 return Err(Mistake::at(as_of.span(), "fault.as_of: must be before at"));
             }
@@ -561,8 +539,7 @@ fn fault(keys: &mut Entry<'_>, at: Duration) -> Checked<Fault> {
         FaultKind::Cloned => Fault::Cloned { site: keys.site()? },
         FaultKind::Wiped => Fault::Wiped { site: keys.site()? },
         FaultKind::Retired => {
-            keys.used.push("by");
-            let by = entry.by.as_ref().ok_or_else(|| keys.missing("by"))?;
+            let by = keys.needed("by", entry.by.as_ref())?;
             let (site, other) = (keys.site()?, keys.sites.find("fault.by", by)?);
             if site == other {
                 return Err(Mistake::at(by.span(), "fault.by: must be another region"));

@@ -42,12 +42,12 @@ pub fn attack(world: &mut World, number: usize, span: Duration, seed: u64) {
 
 fn bytes(trace: &Trace, chance: &mut StdRng) -> Vec<u8> {
     let captured = trace.captured();
-    if captured.is_empty() || chance.random_bool(0.15) {
+    if captured == 0 || chance.random_bool(0.15) {
         let mut noise = vec![0; chance.random_range(1..NOISE_BYTES_MAX)];
         chance.fill(&mut noise[..]);
         return noise;
     }
-    let mut bytes = captured[chance.random_range(0..captured.len())].clone();
+    let mut bytes = trace.beginning(chance.random_range(0..captured));
     match chance.random_range(0..3) {
         0 => {}
         1 => bytes.truncate(chance.random_range(0..=bytes.len())),

@@ -110,6 +110,13 @@ impl World {
             self.sim
                 .set_link_latency(caller_name(caller), name, CLIENT_LATENCY);
         }
+        // What was cut before there was anybody.
+        for ((from, to), cuts) in &self.cuts {
+            let is_its_own = *from == number || *to == number;
+            if is_its_own && *cuts > 0 && self.on[*from] && self.on[*to] {
+                self.sim.partition_oneway(self.name(*from), self.name(*to));
+            }
+        }
     }
 
     pub fn is_on(&self, number: usize) -> bool {

@@ -47,14 +47,8 @@ impl Transport for SimulatedTransport {
     ) -> IoFuture<'a, Established> {
         Box::pin(async move {
             let wire = self.dial(host, port).await?;
-            let address = Some(wire.stream.peer_addr()?);
-            Ok(Established {
-                io: Box::new(wire),
-                remote: Remote {
-                    address,
-                    identity: None,
-                },
-            })
+            let address = wire.stream.peer_addr()?;
+            Ok(wire.established(address))
         })
     }
 }
@@ -85,17 +79,9 @@ impl Listener for SimulatedListener {
             self.trace
                 .note(Kind::Connection, self.machine, name.as_bytes(), &[]);
             let wire = Wire::new(stream, self.trace.clone(), self.machine);
-            let remote = Remote {
-                address: Some(address),
-                identity: None,
-            };
-            let established = Established {
-                io: Box::new(wire),
-                remote,
-            };
             Ok(Incoming {
                 address: Some(address),
-                handshake: Box::pin(std::future::ready(Ok(established))),
+                handshake: Box::pin(std::future::ready(Ok(wire.established(address)))),
             })
         })
     }
@@ -108,12 +94,7 @@ pub struct Wire {
     machine: usize,
     /// Names the connection in the trace.
     name: Box<[u8]>,
-    /// The first bytes that were sent, of a connection between nodes: for somebody who replays them.
-    beginning: Vec<u8>,
 }
-
-/// Of a connection between nodes, so many bytes are kept to be replayed.
-const BEGINNING_BYTES: usize = 8 << 10;
 
 impl Wire {
     fn new(stream: TcpStream, trace: Trace, machine: usize) -> Self {
@@ -124,11 +105,22 @@ impl Wire {
         let name = format!("{}-{}", text(stream.local_addr()), text(stream.peer_addr()));
         Self {
             name: name.into_bytes().into(),
-            beginning: Vec::new(),
             stream,
             trace,
             machine,
         }
+    }
+}
+
+impl Wire {
+    /// Nobody proves anything here.
+    fn established(self, address: SocketAddr) -> Established {
+        let remote = Remote {
+            address: Some(address),
+            identity: None,
+        };
+        let io = Box::new(self);
+        Established { io, remote }
     }
 }
 
@@ -164,9 +156,8 @@ impl AsyncWrite for Wire {
                 .stream
                 .peer_addr()
                 .is_ok_and(|peer| peer.port() == PEER_PORT);
-            if to_peer && this.beginning.len() < BEGINNING_BYTES {
-                this.beginning.extend_from_slice(sent);
-                this.trace.capture(&this.name, &this.beginning);
+            if to_peer {
+                this.trace.capture(&this.name, sent);
             }
         }
         written

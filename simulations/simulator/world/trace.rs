@@ -12,6 +12,10 @@ use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
 
 use super::time::SimTime;
 
+/// Of so many connections between nodes the first bytes are kept, to be replayed by somebody who means no good.
+const CAPTURED_MAX: usize = 64;
+const CAPTURED_BYTES: usize = 8 << 10;
+
 /// What an entry is about.
 #[derive(Debug, Clone, Copy)]
 #[repr(u8)]
@@ -90,14 +94,35 @@ impl Trace {
         }
     }
 
-    /// Keeps what was sent through a connection at first.
+    /// Keeps what is sent through a connection at first, of the first connections.
     pub fn capture(&self, connection: &[u8], bytes: &[u8]) {
-        let mut state = self.state.lock();
-        state.captured.insert(connection.into(), bytes.to_vec());
+        let captured = &mut self.state.lock().captured;
+        if !captured.contains_key(connection) {
+            if captured.len() >= CAPTURED_MAX {
+                return;
+            }
+            captured.insert(connection.into(), Vec::new());
+        }
+        if let Some(beginning) = captured.get_mut(connection) {
+            let room = CAPTURED_BYTES.saturating_sub(beginning.len());
+            beginning.extend_from_slice(&bytes[..bytes.len().min(room)]);
+        }
     }
 
-    pub fn captured(&self) -> Vec<Vec<u8>> {
-        self.state.lock().captured.values().cloned().collect()
+    /// Of how many connections something is kept.
+    pub fn captured(&self) -> usize {
+        self.state.lock().captured.len()
+    }
+
+    /// What is kept of one of them.
+    pub fn beginning(&self, index: usize) -> Vec<u8> {
+        let state = self.state.lock();
+        state
+            .captured
+            .values()
+            .nth(index)
+            .cloned()
+            .unwrap_or_default()
     }
 
     /// What was noted so far, in one number.
