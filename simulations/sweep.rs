@@ -48,6 +48,8 @@ impl Child {
             command.arg("--trace").arg(trace);
         }
         command.stdin(Stdio::null());
+        // It is short and small: to give memory back to the system and take it again would cost more than the memory.
+        command.env("MIMALLOC_PURGE_DELAY", "-1");
         let output = command.output().context("starting a run")?;
         serde_json::from_slice(&output.stdout).with_context(|| {
             let said = String::from_utf8_lossy(&output.stderr);

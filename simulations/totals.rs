@@ -24,6 +24,16 @@ pub fn print(swept: &Swept, file: &Path, reach_all_from: Option<u64>) -> bool {
         simulated.as_secs_f64() / 3_600.0,
         took
     );
+    if let Some(least) = Least::of(swept) {
+        println!(
+            "in each at least {:.0} simulated seconds, {} operations and {} faults, in {} to {} regions",
+            least.simulated.as_secs_f64(),
+            least.operations,
+            least.faults,
+            least.regions.0,
+            least.regions.1
+        );
+    }
     let runs = reports.len() as f64 + swept.run_twice as f64;
     let per_run = simulated.as_secs_f64() / (reports.len().max(1) as f64);
     let core_seconds = took * swept.jobs as f64;
@@ -67,6 +77,28 @@ pub fn print(swept: &Swept, file: &Path, reach_all_from: Option<u64>) -> bool {
         }
     }
     is_each_reached && swept.unlike.is_empty()
+}
+
+/// What every run had at least.
+struct Least {
+    simulated: Duration,
+    operations: u64,
+    faults: u64,
+    /// Least and most.
+    regions: (usize, usize),
+}
+
+impl Least {
+    fn of(swept: &Swept) -> Option<Self> {
+        let reports = || swept.reports.iter();
+        let regions = || reports().map(|report| report.regions.len());
+        Some(Self {
+            simulated: reports().map(|report| report.simulated).min()?,
+            operations: reports().map(|report| report.operations).min()?,
+            faults: reports().map(|report| report.faults.values().sum()).min()?,
+            regions: (regions().min()?, regions().max()?),
+        })
+    }
 }
 
 fn all_reached(

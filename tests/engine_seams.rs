@@ -5,16 +5,20 @@ mod support;
 
 use std::future::Future;
 use std::pin::pin;
+use std::sync::Arc;
 use std::task::Poll;
 
 use likewise::adapters::power::{CutPoint, Moment};
+use likewise::adapters::simulated_disk::{Latency, Operation};
 use likewise::crdt::fingerprint::{PostHash, UserHash};
 use likewise::engine::checkpoint::CheckpointError;
-use likewise::engine::command::Command;
+use likewise::engine::command::{Command, Write};
+use likewise::engine::commit::Refused;
 use likewise::engine::snapshot::SnapshotError;
-use likewise::engine::write::WriteError;
+use likewise::engine::write::{WriteError, Written};
 use likewise::log::Position;
 use support::{Machine, Node, add, like, post, unlike, user};
+use tokio::sync::watch;
 
 /// Users whose hash lies in the upper half, or the lower one.
 fn users(upper: bool, count: usize) -> Vec<String> {
@@ -310,6 +314,91 @@ async fn a_huge_batch_behind_a_small_one_is_taken() {
     );
     assert!(small.is_ok() && huge.is_ok(), "{small:?} {huge:?}");
     assert_eq!(node.engine.likers(), 9_001);
+}
+
+/// In so many turns of all tasks a write is done, if nothing holds it up.
+const TURNS: usize = 100;
+
+/// No segment is allocated until the sender says so.
+fn hold_allocations(machine: &Machine) -> watch::Sender<bool> {
+    let (release, released) = watch::channel(false);
+    let latency: Latency = Arc::new(move |operation| {
+        let mut released = released.clone();
+        Box::pin(async move {
+            if operation == Operation::Allocate {
+                // A sender that is gone holds nothing.
+                let _held = released.wait_for(|released| *released).await;
+            }
+        })
+    });
+    machine.disk.set_latency(Some(latency));
+    release
+}
+
+/// Writes until one waits, which is returned with how many were taken.
+async fn fill_until_one_waits(
+    node: &Node,
+) -> (usize, impl Future<Output = Result<Written, WriteError>>) {
+    for taken in 0.. {
+        let (engine, who) = (node.engine.clone(), format!("u{taken}"));
+        let mut write = Box::pin(async move {
+            let commands = vec![like("p", &who)];
+            let request = None;
+            engine.write(&Write { commands, request }).await
+        });
+        let mut turns = 0;
+        let written = loop {
+            match futures_util::poll!(&mut write) {
+                Poll::Ready(written) => break written,
+                Poll::Pending if turns == TURNS => return (taken, write),
+                Poll::Pending => tokio::task::yield_now().await,
+            }
+            turns += 1;
+        };
+        written.expect("nobody is refused while a segment is on its way");
+    }
+    unreachable!("a log without another segment takes no end of writes")
+}
+
+#[tokio::test]
+async fn a_write_waits_for_a_segment_that_is_being_prepared() {
+    let machine = Machine::new("eu", 13);
+    let node = machine.start().await;
+    let release = hold_allocations(&machine);
+    let (taken, waiting) = fill_until_one_waits(&node).await;
+    release.send_replace(true);
+    waiting.await.expect("taken");
+    assert_eq!(node.count("p"), taken as u64 + 1);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_segment_hears_that_the_disk_is_full() {
+    let machine = Machine::new("eu", 14);
+    let node = machine.start().await;
+    let release = hold_allocations(&machine);
+    let (taken, waiting) = fill_until_one_waits(&node).await;
+    machine.disk.set_capacity(machine.disk.used());
+    release.send_replace(true);
+    let refused = waiting.await.expect_err("there is no room");
+    assert!(
+        matches!(refused, WriteError::Refused(Refused::DiskFull)),
+        "{refused}"
+    );
+    assert_eq!(node.count("p"), taken as u64);
+}
+
+#[tokio::test]
+async fn who_waits_for_a_segment_hears_that_the_node_stops() {
+    let machine = Machine::new("eu", 15);
+    let node = machine.start().await;
+    let _held = hold_allocations(&machine);
+    let (_, waiting) = fill_until_one_waits(&node).await;
+    node.engine.queue().close(Refused::Stopping);
+    let refused = waiting.await.expect_err("it stops");
+    assert!(
+        matches!(refused, WriteError::Refused(Refused::Stopping)),
+        "{refused}"
+    );
 }
 
 /// Writes are refused before they change anything, and taken again when there is room.

@@ -96,6 +96,8 @@ impl Injector {
 
     /// Whatever is due; called after each step.
     pub fn step(&mut self, world: &mut World, recorder: &Recorder, probe: &mut Probe) {
+        // First: an end that is due brings back whom it finds down.
+        self.crash_who_lost_power(world, recorder);
         let now = recorder.now();
         while let Some(entry) = self.due.first_entry()
             && entry.key().0 <= now
@@ -103,7 +105,6 @@ impl Injector {
             let event = entry.remove();
             self.take(event, world, recorder, probe);
         }
-        self.crash_who_lost_power(world, recorder);
     }
 
     /// A cut that was planned for a sync has come.

@@ -102,7 +102,8 @@ impl History {
     }
 
     /// What finally came of an operation: a retry's success is that of all its earlier tries, unless the folder that
-    /// remembered the request was lost in between. None for tries whose outcome another one tells.
+    /// remembered the request was lost since the first, or became one that may hold what the first had left unsynced.
+    /// None for tries whose outcome another one tells.
     pub fn outcomes(&self) -> Vec<Option<Outcome>> {
         let mut outcomes: Vec<Option<Outcome>> = self
             .operations
@@ -120,9 +121,9 @@ impl History {
             let mut earlier = operation.retries;
             while let Some(try_at) = earlier {
                 let tried = &self.operations[try_at];
-                let is_remembered = !self.destroyed.iter().any(|(machine, at)| {
-                    *machine == operation.machine && (tried.at..=operation.ended).contains(at)
-                });
+                let mut destroyed = self.destroyed.iter();
+                let is_remembered = !destroyed
+                    .any(|(machine, at)| *machine == operation.machine && tried.at <= *at);
                 if is_remembered {
                     outcomes[try_at] = None;
                 }
@@ -147,9 +148,17 @@ impl History {
         }
     }
 
-    /// Whether the machine's memory was damaged at some time: it may differ until it is mended.
-    pub fn has_damage(&self, machine: usize) -> bool {
+    /// Whether the machine's memory may be damaged: by itself, or by a snapshot of a machine that was. It may differ
+    /// until it is mended.
+    pub fn may_have_damage(&self, machine: usize) -> bool {
         self.damaged.iter().any(|(damaged, _)| *damaged == machine)
+    }
+
+    /// A machine has merged a snapshot, and its sender may have been damaged.
+    pub fn merged(&mut self, machine: usize, now: Duration) {
+        if !self.damaged.is_empty() && !self.may_have_damage(machine) {
+            self.damaged.push((machine, now));
+        }
     }
 
     /// Whether the machine's memory had been damaged when it answered: it may have said that a like is not there

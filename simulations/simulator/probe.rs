@@ -45,6 +45,8 @@ pub struct Probe {
     orphans: BTreeMap<usize, usize>,
     /// By machine, where its log begins.
     beginnings: BTreeMap<usize, Position>,
+    /// By machine, snapshots that its newest node has merged.
+    merged: BTreeMap<usize, u64>,
     pub orphans_made: u64,
     pub orphans_resolved: u64,
     pub cuts_with_somebody_away: u64,
@@ -95,9 +97,13 @@ impl Probe {
                 let mut inner = recorder.lock();
                 inner.history.excused.entry(number).or_default().push(span);
             }
+            if self.has_merged(number, &seen) {
+                let earliest = recorder.now().saturating_sub(LOOK_EVERY);
+                recorder.lock().history.merged(number, earliest);
+            }
             let newest = seen.engine.board().newest();
             let vector = vector_of(&newest);
-            let is_damaged = recorder.lock().history.has_damage(number);
+            let is_damaged = recorder.lock().history.may_have_damage(number);
             if is_settled(&seen) && !is_damaged {
                 let sum = newest.sums.total().to_string();
                 self.fingerprints.see(number, &vector, sum);
@@ -123,7 +129,6 @@ impl Probe {
                 let is_cut = before.is_some_and(|before| before < first.base);
                 self.cuts_with_somebody_away += u64::from(is_cut && is_somebody_away);
             }
-            self.count(number, &seen);
         }
         self.look_for_returns(world);
     }
@@ -138,6 +143,14 @@ impl Probe {
         }
         self.orphans.remove(&number);
         self.beginnings.remove(&number);
+        self.merged.remove(&number);
+    }
+
+    /// Whether the machine's node has merged a snapshot since it was last looked at.
+    fn has_merged(&mut self, number: usize, seen: &Seen) -> bool {
+        self.count(number, seen);
+        let merged = seen.counts.snapshots_merged.get();
+        merged > self.merged.insert(number, merged).unwrap_or_default()
     }
 
     /// The machine comes back as something else; what it writes from then on is waited for.
@@ -183,7 +196,7 @@ impl Probe {
         let now = recorder.now();
         for (number, machine) in world.machines().iter().enumerate() {
             let Some(seen) = machine.seen() else { continue };
-            if !recorder.lock().history.has_damage(number) {
+            if !recorder.lock().history.may_have_damage(number) {
                 self.look_at_figures(number, &seen, names.iter().map(String::as_str));
             }
             self.samples.push((now, number, seen.engine.likers()));
@@ -306,12 +319,16 @@ pub fn state_of(seen: &Seen, posts: usize) -> State {
                 .likers
                 .insert((name.clone(), user.as_str().to_owned()), dots);
         }
-        for view in seen.engine.view_counters(&post, &[], Detail::Figures) {
+        for view in seen.engine.view_counters(&post, &[], Detail::Regions) {
             let counter = view.counter.as_str();
-            if COUNTERS.contains(&counter) && view.value.value != 0 {
-                state
-                    .counters
-                    .insert((name.clone(), counter.to_owned()), view.value.value);
+            for part in view.regions.iter().filter(|_| COUNTERS.contains(&counter)) {
+                let value = part.increments as i64 - part.decrements as i64;
+                let region = part.region.as_str().to_owned();
+                if value != 0 {
+                    state
+                        .counters
+                        .insert((name.clone(), counter.to_owned(), region), value);
+                }
             }
         }
     }

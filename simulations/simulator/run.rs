@@ -244,6 +244,8 @@ impl<'a> Running<'a> {
             lags,
             ..
         } = self.probe;
+        let machines = self.world.machines().iter();
+        let regions: Vec<&str> = machines.map(|machine| machine.region()).collect();
         let inner = self.recorder.lock();
         let mut soundness = Findings::default();
         soundness.check(inner.failures.is_empty(), || inner.failures.join("; "));
@@ -251,7 +253,7 @@ impl<'a> Running<'a> {
         let history = &inner.history;
         if let Some(state) = states.first().filter(|_| is_equal) {
             verdicts.push(checkers::acknowledged(history, state));
-            verdicts.push(checkers::counters(history, state));
+            verdicts.push(checkers::counters(history, state, &regions));
             verdicts.push(checkers::dots(history, state));
         } else {
             verdicts.push(checkers::dots(history, &State::default()));

@@ -188,8 +188,8 @@ impl From<WriteError> for ApiError {
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         match refused {
-            // The engine waits for the next batch; who sees this came between.
-            Refused::BatchFull | Refused::Frozen => Self::Overloaded {
+            // The engine waits for these; who sees one came between.
+            Refused::BatchFull | Refused::Frozen | Refused::RoomComing { .. } => Self::Overloaded {
                 what: "bytes of one commit",
                 max: crate::limits::COMMIT_BYTES_MAX,
             },

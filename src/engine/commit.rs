@@ -37,6 +37,9 @@ pub enum Refused {
     /// The range of a post is being compared with what the disk says of it; wait until it is done.
     #[error("the range is frozen")]
     Frozen,
+    /// The next segment of the log is on its way; wait until there is room for so many bytes.
+    #[error("the next segment of the log is being prepared")]
+    RoomComing { bytes: usize },
     #[error("there is no room for another write on the disk")]
     DiskFull,
     #[error("a sync of the log failed; no writes are taken until the node is restarted")]
@@ -212,9 +215,12 @@ impl CommitQueue {
         if state.open_slots > 0 && state.open_bytes + demand.bytes > COMMIT_BYTES_MAX {
             return Err(Refused::BatchFull);
         }
-        let admitted = self.admitted.load(Ordering::Acquire) + demand.bytes as u64;
-        if demand.bytes > 0 && admitted > self.room.get().map_or(0, Room::bytes) {
-            return Err(Refused::DiskFull);
+        if demand.bytes > 0 && !self.has_room(demand.bytes) {
+            let bytes = demand.bytes;
+            return Err(match self.is_room_coming(bytes) {
+                true => Refused::RoomComing { bytes },
+                false => Refused::DiskFull,
+            });
         }
         self.admitted
             .fetch_add(demand.bytes as u64, Ordering::AcqRel);
@@ -283,14 +289,34 @@ impl CommitQueue {
         }
     }
 
+    fn has_room(&self, bytes: usize) -> bool {
+        let admitted = self.admitted.load(Ordering::Acquire) + bytes as u64;
+        admitted <= self.room.get().map_or(0, Room::bytes)
+    }
+
+    /// Waits until there is room for so many bytes, or it is known that there will be none.
+    pub async fn wait_for_room(&self, bytes: usize) {
+        let room = self.room();
+        let is_over =
+            || self.has_room(bytes) || !self.is_room_coming(bytes) || self.closed().is_some();
+        room.wait_until(is_over).await;
+    }
+
+    fn is_room_coming(&self, bytes: usize) -> bool {
+        let room = self.room.get();
+        room.is_some_and(|room| room.is_coming(bytes as u64))
+    }
+
     /// Takes no more; those who come from now on are told why.
     pub fn close(&self, why: Refused) {
         let mut state = self.state.lock();
         if state.closed.is_none_or(|known| known == Refused::Stopping) {
             state.closed = Some(why);
         }
+        drop(state);
         self.work.notify_one();
         self.space.notify_waiters();
+        self.room.get().into_iter().for_each(Room::stir);
     }
 
     pub fn closed(&self) -> Option<Refused> {
@@ -313,6 +339,7 @@ impl CommitQueue {
     /// The bytes are in the log, or never will be: they are no longer to come.
     pub(super) fn release(&self, bytes: u64) {
         self.admitted.fetch_sub(bytes, Ordering::AcqRel);
+        self.room().stir();
     }
 
     /// The next batch with at least one slot, with its last ticket and the bytes that were admitted

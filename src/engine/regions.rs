@@ -68,6 +68,7 @@ impl Engine {
                     return Ok(Retired { replicas, token });
                 }
                 Err(Refused::BatchFull) => self.queue.wait_for_space().await,
+                Err(Refused::RoomComing { bytes }) => self.queue.wait_for_room(bytes).await,
                 Err(refused) => return Err(WriteError::Refused(refused)),
             }
         }

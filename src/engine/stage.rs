@@ -106,10 +106,12 @@ impl StageWriter {
     }
 }
 
-async fn remove(files: &dyn Files, path: &str) -> io::Result<()> {
+/// Returns whether it was there.
+async fn remove(files: &dyn Files, path: &str) -> io::Result<bool> {
     match files.remove(path).await {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
-        _ => Ok(()),
+        Ok(()) => Ok(true),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+        Err(error) => Err(error),
     }
 }
 
@@ -149,8 +151,8 @@ async fn read(files: &dyn Files, path: &'static str) -> io::Result<StageReader> 
     })
 }
 
-/// What is not whole is not wanted any more.
-pub async fn drop_incoming(files: &dyn Files) -> io::Result<()> {
+/// What is not whole is not wanted any more. Returns whether there was something.
+pub async fn drop_incoming(files: &dyn Files) -> io::Result<bool> {
     remove(files, INCOMING).await
 }
 

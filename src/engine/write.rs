@@ -105,6 +105,7 @@ impl Engine {
             match refused {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
+                Some(Refused::RoomComing { bytes }) => self.queue.wait_for_room(bytes).await,
                 Some(Refused::Frozen) => self.thawed().await,
                 Some(refused) if waits.is_empty() => return Err(WriteError::Refused(refused)),
                 // Part of the batch is on its way: what became of the whole cannot be said. It is waited

@@ -32,6 +32,8 @@ struct State {
 enum SpareState {
     Wanted {
         base: Position,
+        /// The last try found no space on the disk.
+        has_failed: bool,
     },
     Ready(Spare),
     /// The writer is gone or poisoned.
@@ -45,7 +47,7 @@ impl Space {
         base: Position,
         spare: Option<Spare>,
     ) -> Self {
-        let spare = spare.map_or(SpareState::Wanted { base }, SpareState::Ready);
+        let spare = spare.map_or(SpareState::wanted(base), SpareState::Ready);
         let space = Self {
             options,
             room: AtomicU64::new(0),
@@ -69,7 +71,7 @@ impl Space {
             return None;
         };
         let base = Position(spare.birth.base.0 + spare.birth.capacity);
-        let taken = std::mem::replace(&mut state.spare, SpareState::Wanted { base });
+        let taken = std::mem::replace(&mut state.spare, SpareState::wanted(base));
         state.rest = self.options.segment_record_bytes().saturating_sub(bytes);
         self.tell(&state);
         self.prod.notify_one();
@@ -101,8 +103,28 @@ impl Space {
         }
     }
 
+    fn is_coming(&self, bytes: u64) -> bool {
+        if bytes > self.options.segment_record_bytes() {
+            return false;
+        }
+        match self.state.lock().spare {
+            SpareState::Wanted { has_failed, .. } => !has_failed,
+            SpareState::Ready(_) => true,
+            SpareState::Closed => false,
+        }
+    }
+
     fn is_closed(&self) -> bool {
         matches!(self.state.lock().spare, SpareState::Closed)
+    }
+
+    /// There is no space for a spare.
+    fn has_failed(&self) {
+        let mut state = self.state.lock();
+        if let SpareState::Wanted { has_failed, .. } = &mut state.spare {
+            *has_failed = true;
+        }
+        self.tell(&state);
     }
 
     fn put_spare(&self, spare: Spare) {
@@ -126,6 +148,13 @@ impl Space {
         };
         self.room.store(room, Ordering::Release);
         self.changed.notify_waiters();
+    }
+}
+
+impl SpareState {
+    fn wanted(base: Position) -> Self {
+        let has_failed = false;
+        Self::Wanted { base, has_failed }
     }
 }
 
@@ -157,21 +186,39 @@ impl Room {
         self.space.retry();
     }
 
+    /// Whether room for so many bytes will come without anybody's help: the next segment is prepared, or is being
+    /// prepared and the last try has not failed.
+    pub fn is_coming(&self, bytes: u64) -> bool {
+        self.space.is_coming(bytes)
+    }
+
     /// Returns when there is room for so many bytes; fails if there never will be.
     pub async fn wait_for(&self, bytes: u64) -> Result<(), LogEnded> {
+        self.wait_until(|| self.bytes() >= bytes || self.space.is_closed())
+            .await;
+        match self.space.is_closed() {
+            true => Err(LogEnded),
+            false => Ok(()),
+        }
+    }
+
+    /// Looks again and again: whenever the room changes, or somebody [says](Self::stir) that something else did.
+    pub async fn wait_until(&self, is_so: impl Fn() -> bool) {
         loop {
             let changed = self.space.changed.notified();
             tokio::pin!(changed);
             // From here on no change is missed.
             changed.as_mut().enable();
-            if self.bytes() >= bytes {
-                return Ok(());
-            }
-            if self.space.is_closed() {
-                return Err(LogEnded);
+            if is_so() {
+                return;
             }
             changed.await;
         }
+    }
+
+    /// Has everybody look again who waits.
+    pub fn stir(&self) {
+        self.space.changed.notify_waiters();
     }
 }
 
@@ -195,7 +242,7 @@ impl SparePreparer {
             let wanted = match self.space.state.lock().spare {
                 SpareState::Closed => return,
                 SpareState::Ready(_) => None,
-                SpareState::Wanted { base } => Some(base),
+                SpareState::Wanted { base, .. } => Some(base),
             };
             if let Some(base) = wanted {
                 match segment::prepare(&self.seams, &self.space.options, base).await {
@@ -204,15 +251,16 @@ impl SparePreparer {
                         self.space.put_spare(spare);
                         continue;
                     }
-                    Err(_) if is_told => {}
                     Err(error) => {
-                        is_told = true;
-                        tracing::warn!(
-                            %error,
-                            room = self.space.room(),
-                            "no space for the next log segment; writes will be refused when the \
-                             current one is full"
-                        );
+                        self.space.has_failed();
+                        if !std::mem::replace(&mut is_told, true) {
+                            tracing::warn!(
+                                %error,
+                                room = self.space.room(),
+                                "no space for the next log segment; writes will be refused when the \
+                                 current one is full"
+                            );
+                        }
                     }
                 }
             }

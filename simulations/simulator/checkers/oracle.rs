@@ -16,8 +16,8 @@ pub type PairState = Vec<NamedSeq>;
 pub struct State {
     /// By post and user; only who likes is in it.
     pub likers: BTreeMap<(String, String), PairState>,
-    /// By post and counter; zero where nothing was added.
-    pub counters: BTreeMap<(String, String), i64>,
+    /// By post, counter and region that added; zero where nothing was added.
+    pub counters: BTreeMap<(String, String, String), i64>,
 }
 
 /// What is known of a user and a post from the answers alone.
@@ -109,14 +109,16 @@ pub fn acknowledged(history: &History, state: &State) -> Verdict {
     findings.verdict("acknowledged writes")
 }
 
-/// A counter is the sum of what was acknowledged, give or take what is unknown.
-pub fn counters(history: &History, state: &State) -> Verdict {
-    let mut sums: HashMap<(String, String), (i64, i64)> = HashMap::new();
+/// A region's part of a counter is the sum of what it acknowledged, give or take what is unknown. The regions are those
+/// of the machines.
+pub fn counters(history: &History, state: &State, regions: &[&str]) -> Verdict {
+    let mut sums: HashMap<(String, String, String), (i64, i64)> = HashMap::new();
     for (operation, outcome) in history.operations.iter().zip(history.outcomes()) {
         let (Some(outcome), Action::Add { counter, delta }) = (outcome, &operation.action) else {
             continue;
         };
-        let key = (operation.post.clone(), (*counter).to_owned());
+        let region = regions[operation.machine].to_owned();
+        let key = (operation.post.clone(), (*counter).to_owned(), region);
         let (least, most) = sums.entry(key).or_default();
         let is_sure = outcome == Outcome::Added && !history.is_lost(&operation.through);
         let is_unsure = matches!(
@@ -135,8 +137,10 @@ pub fn counters(history: &History, state: &State) -> Verdict {
         let (least, most) = sums.get(key).copied().unwrap_or_default();
         let value = state.counters.get(key).copied().unwrap_or_default();
         findings.check((least..=most).contains(&value), || {
-            let (post, counter) = key;
-            format!("{counter} of {post} is {value}; by what was acknowledged {least} to {most}")
+            let (post, counter, region) = key;
+            format!(
+                "{region}'s part of {counter} of {post} is {value}; by what it acknowledged {least} to {most}"
+            )
         });
     }
     findings.verdict("counters")

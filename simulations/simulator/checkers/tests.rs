@@ -146,8 +146,8 @@ fn counters_are_sums_give_or_take_the_unknown() {
         let mut state = State::default();
         state
             .counters
-            .insert(("p".to_owned(), "views".to_owned()), value);
-        counters(&history, &state).is_good()
+            .insert(("p".to_owned(), "views".to_owned(), "eu".to_owned()), value);
+        counters(&history, &state, &["eu"]).is_good()
     };
     let good: Vec<i64> = (0..10).filter(|value| with(*value)).collect();
     assert_eq!(good, [3, 4, 5, 6, 7]);

@@ -376,6 +376,16 @@ impl Entry<'_> {
         given.ok_or_else(|| self.missing(key))
     }
 
+    fn length(&mut self, at: Duration, scenario_lasts: Duration) -> Checked<Duration> {
+        let given = self.needed("lasts", self.entry.lasts.as_ref())?;
+        let length = given.get_ref().0;
+        if length.is_zero() || at + length > scenario_lasts {
+            let problem = "fault.lasts: must be at least 1ms, and end by the scenario's lasts";
+            return Err(Mistake::at(given.span(), problem));
+        }
+        Ok(length)
+    }
+
     fn site(&mut self) -> Checked<Site> {
         let name = self.needed("region", self.entry.region.as_ref())?;
         self.sites.find("fault.region", name)
@@ -409,6 +419,7 @@ impl Entry<'_> {
     fn finish(&self) -> Checked<()> {
         let entry = self.entry;
         let given = [
+            ("lasts", entry.lasts.is_some()),
             ("region", entry.region.is_some()),
             ("from", entry.from.is_some()),
             ("to", entry.to.is_some()),
@@ -439,25 +450,27 @@ fn planned(entry: &FaultEntry, sites: &Sites<'_>, lasts: Duration) -> Checked<Pl
             "fault.at: must be before lasts",
         ));
     }
-    let until = at
-        + entry
-            .lasts
-            .as_ref()
-            .map_or(Duration::ZERO, |span| span.get_ref().0);
-    if let Some(span) = &entry.lasts
-        && until > lasts
-    {
-        let problem = "fault.lasts: must end by the scenario's lasts";
-        return Err(Mistake::at(span.span(), problem));
-    }
     let mut keys = Entry {
         entry,
         sites,
         used: Vec::new(),
     };
     let fault = fault(&mut keys, at)?;
+    let length = match has_an_end(&fault) {
+        true => keys.length(at, lasts)?,
+        false => Duration::ZERO,
+    };
     keys.finish()?;
+    let until = at + length;
     Ok(PlannedFault { at, until, fault })
+}
+
+/// Others happen at once, or last.
+fn has_an_end(fault: &Fault) -> bool {
+    !matches!(
+        fault,
+        Fault::ClockJump { .. } | Fault::Cloned { .. } | Fault::Damaged { .. }
+    )
 }
 
 fn fault(keys: &mut Entry<'_>, at: Duration) -> Checked<Fault> {

@@ -95,7 +95,17 @@ fn mistakes_are_told_with_their_line_and_what_would_be_right() {
         (
             "lasts = \"3s\"",
             "lasts = \"30s\"",
-            "try.toml:9: fault.lasts: must end by the scenario's lasts",
+            "try.toml:9: fault.lasts: must be at least 1ms, and end by the scenario's lasts",
+        ),
+        (
+            "lasts = \"3s\"",
+            "",
+            "try.toml:7: fault: this kind needs lasts",
+        ),
+        (
+            "kind = \"cut\"",
+            "kind = \"damaged\"\nregion = \"ap\"",
+            "try.toml:7: fault: this kind takes no lasts",
         ),
         (
             "lasts = \"10s\"",

@@ -1,9 +1,16 @@
 //! Somebody who reaches a node's doors and means no good: noise, beginnings of real connections replayed, cut short
 //! and with bits turned.
+//!
+//! Events are replayed as they were: they carry no signatures, and whoever is let in is trusted with them.
 
+use std::ops::Range;
 use std::time::Duration;
 
+use likewise::wire::replication::SyncRequest;
+use likewise::wire::replication::frame::Body;
+use prost::Message;
 use rand::rngs::StdRng;
+use rand::seq::IndexedRandom as _;
 use rand::{Rng, SeedableRng};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 
@@ -52,14 +59,56 @@ fn bytes(trace: &Trace, chance: &mut StdRng) -> Vec<u8> {
         0 => {}
         1 => bytes.truncate(chance.random_range(0..=bytes.len())),
         _ => {
-            // The preface stays, so that something is read at all.
+            let open = beside_events(&bytes);
             for _ in 0..chance.random_range(1..8) {
-                let at = chance.random_range(24.min(bytes.len() - 1)..bytes.len());
-                bytes[at] ^= 1 << chance.random_range(0..8);
+                if let Some(range) = open.choose(chance) {
+                    let at = chance.random_range(range.clone());
+                    bytes[at] ^= 1 << chance.random_range(0..8);
+                }
             }
         }
     }
     bytes
+}
+
+/// HTTP/2's preface stays, so that something is read at all.
+const PREFACE_BYTES: usize = 24;
+/// Length, kind, flags and stream of a frame of HTTP/2.
+const FRAME_HEADER_BYTES: usize = 9;
+const DATA: u8 = 0;
+/// Before each message of gRPC: whether it is compressed, and its length.
+const MESSAGE_HEADER_BYTES: usize = 5;
+
+/// Where in what a peer sent there are no events: frames of HTTP/2, one by one.
+fn beside_events(bytes: &[u8]) -> Vec<Range<usize>> {
+    let mut found = Vec::new();
+    let mut at = PREFACE_BYTES;
+    while let Some(&[high, middle, low, kind, ..]) = bytes.get(at..at + FRAME_HEADER_BYTES) {
+        let body = at + FRAME_HEADER_BYTES;
+        let end = body + u32::from_be_bytes([0, high, middle, low]) as usize;
+        let Some(content) = bytes.get(body..end) else {
+            break;
+        };
+        if kind != DATA || !may_hold_events(content) {
+            found.push(at..end);
+        }
+        at = end;
+    }
+    found
+}
+
+/// Whether it holds events, or something else than one whole message.
+fn may_hold_events(content: &[u8]) -> bool {
+    let Some((header, message)) = content.split_at_checked(MESSAGE_HEADER_BYTES) else {
+        return true;
+    };
+    let len = u32::from_be_bytes([header[1], header[2], header[3], header[4]]);
+    if len as usize != message.len() {
+        return true;
+    }
+    let request = SyncRequest::decode(message).ok();
+    let body = request.and_then(|request| request.frame?.body);
+    matches!(body, Some(Body::Events(_)))
 }
 
 async fn send(caller: &Caller, host: &str, port: u16, bytes: &[u8]) {

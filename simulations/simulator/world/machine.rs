@@ -36,8 +36,9 @@ use crate::simulator::workload::post_name;
 /// Where every node listens, for clients and for peers.
 pub const CLIENT_PORT: u16 = 7400;
 pub const PEER_PORT: u16 = 7401;
-/// How long a sync takes, and how long where the device is busy with something else.
-const SYNC_MS: RangeInclusive<u64> = 1..=4;
+/// How long a sync takes, and how long where the device is busy with something else. What came with a step is often
+/// in its sync at the end of it.
+const SYNC_MS: RangeInclusive<u64> = 1..=8;
 const SLOW_SYNC_MS: RangeInclusive<u64> = 5..=60;
 const SLOW_SYNCS: f64 = 0.05;
 /// A node that could not start is started again after this.

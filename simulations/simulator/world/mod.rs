@@ -25,14 +25,14 @@ use trace::{Kind, Trace};
 use super::history::Recorder;
 use super::scenario::NodePlan;
 
-/// How much time passes at once. Whatever waits, waits for whole steps.
-const STEP: Duration = Duration::from_millis(1);
+/// How much time passes at once. What travels arrives at the end of a step, and power fails there.
+const STEP: Duration = Duration::from_millis(4);
 /// Longer than any run.
 const FOR_EVER: Duration = Duration::from_secs(1 << 30);
 /// Where the wall clocks begin: 2026-01-01 UTC.
 pub const BEGINNING: Duration = Duration::from_millis(time::BEGINNING_MS);
 /// Between a client and any machine.
-const CLIENT_LATENCY: Duration = Duration::from_millis(2);
+const CLIENT_LATENCY: Duration = STEP;
 /// In the trace, callers stand behind machines.
 const CALLERS_FROM: usize = 1_000;
 

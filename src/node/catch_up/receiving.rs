@@ -76,7 +76,7 @@ impl Receiver {
                     self.say_broken(&staging, "this node was stopped");
                     Broken::Staging(Box::new(staging))
                 }
-                None => self.drop_stage(false).await?,
+                None => self.drop_stage().await?,
             };
         }
         let Broken::Staging(staging) = broken else {
@@ -87,7 +87,7 @@ impl Receiver {
         // Logs have brought all that it would: it is obsolete.
         let resume = resume.filter(|resume| !durable.vector.covers_all(&resume.frontier));
         if resume.is_none() {
-            *broken = self.drop_stage(true).await?;
+            *broken = self.drop_stage().await?;
         }
         Ok(resume)
     }
@@ -99,12 +99,11 @@ impl Receiver {
         )));
     }
 
-    /// Drops what there may be on the disk. Counted where it is known to be something.
-    async fn drop_stage(&self, is_something: bool) -> io::Result<Broken> {
-        if is_something {
+    /// Drops what there may be on the disk.
+    async fn drop_stage(&self) -> io::Result<Broken> {
+        if stage::drop_incoming(self.files.as_ref()).await? {
             self.counts.stages_dropped.one_more();
         }
-        stage::drop_incoming(self.files.as_ref()).await?;
         self.warnings.set_taking(None);
         Ok(Broken::Nothing)
     }
@@ -181,7 +180,7 @@ impl Receiver {
             tracing::error!(claimed, made, %fresh, "a snapshot speaks of events of this node's running replica \
                 that it never made: another process runs under its identity. This node goes on under a fresh \
                 epoch");
-            return self.drop_stage(staging.is_some()).await;
+            return self.drop_stage().await;
         }
         match (staging, failed) {
             (Some(mut staging), StageBroken::Peer(_))
@@ -191,8 +190,8 @@ impl Receiver {
                 self.say_broken(&staging, &failed.to_string());
                 Ok(Broken::Staging(Box::new(staging)))
             }
-            (staging, StageBroken::Staging(StagingError::Stage(_))) | (staging @ None, _) => {
-                self.drop_stage(staging.is_some()).await
+            (_, StageBroken::Staging(StagingError::Stage(_))) | (None, _) => {
+                self.drop_stage().await
             }
         }
     }
@@ -278,8 +277,7 @@ impl SnapshotReceiver for Receiver {
     fn begin_anew(&self) -> Answering<'_, Result<(), SnapshotFault>> {
         Box::pin(async move {
             let mut broken = self.broken.lock().await;
-            let is_something = matches!(*broken, Broken::Staging(_));
-            *broken = self.drop_stage(is_something).await.map_err(stage_fault)?;
+            *broken = self.drop_stage().await.map_err(stage_fault)?;
             Ok(())
         })
     }

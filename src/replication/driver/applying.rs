@@ -74,7 +74,9 @@ impl Driver {
             }
             Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
             Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
-            Err(RemoteError::Refused(Refused::BatchFull | Refused::Frozen)) => Verdict::Busy,
+            Err(RemoteError::Refused(
+                Refused::BatchFull | Refused::Frozen | Refused::RoomComing { .. },
+            )) => Verdict::Busy,
             Err(RemoteError::Refused(Refused::DiskFull)) => Verdict::NoRoom,
             Err(RemoteError::Refused(why @ (Refused::Poisoned | Refused::Stopping))) => {
                 Verdict::Stopped(why.to_string())
