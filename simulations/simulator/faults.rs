@@ -336,11 +336,12 @@ impl Injector {
                 self.plan.workload.posts,
             ),
             Fault::Damaged { site } => {
-                if world
-                    .machine(site)
-                    .damage(&mut self.chance, self.plan.workload.posts)
-                {
-                    recorder.lock().history.damaged.push((site, recorder.now()));
+                let machine = world.machine(site);
+                if let Some(liker) = machine.damage(&mut self.chance, self.plan.workload.posts) {
+                    let now = recorder.now();
+                    let history = &mut recorder.lock().history;
+                    history.damaged.push((site, now));
+                    history.lost_from_memory.push(liker);
                 }
             }
         }

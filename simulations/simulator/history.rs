@@ -87,6 +87,8 @@ pub struct History {
     pub destroyed: Vec<(usize, Duration)>,
     /// When a machine's memory was damaged: what it shows may be wrong until it is mended.
     pub damaged: Vec<(usize, Duration)>,
+    /// Post and user of each liker that was lost so.
+    pub lost_from_memory: Vec<(String, String)>,
     /// When a machine cannot be expected to answer: its node is down, not ready, or its disk fails.
     pub excused: BTreeMap<usize, Vec<(Duration, Duration)>>,
 }
@@ -159,6 +161,12 @@ impl History {
         if !self.damaged.is_empty() && !self.may_have_damage(machine) {
             self.damaged.push((machine, now));
         }
+    }
+
+    /// Whether a like may be lost for good: damage that a snapshot carried on, before anybody had found it, outvotes
+    /// those who are whole.
+    pub fn may_be_outvoted(&self, liker: &(String, String)) -> bool {
+        self.damaged.len() > 1 && self.lost_from_memory.contains(liker)
     }
 
     /// Whether the machine's memory had been damaged when it answered: it may have said that a like is not there

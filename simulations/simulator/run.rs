@@ -339,13 +339,15 @@ impl<'a> Running<'a> {
                 Some(seen) => {
                     let newest = seen.engine.board().newest();
                     let vector = probe::vector_of(&newest);
-                    let events: u64 = vector.values().sum();
+                    let events = vector
+                        .iter()
+                        .map(|(replica, seq)| format!("{replica}:{seq}"));
                     format!(
-                        "{}: {:?}, {:?}, {events} events of {} replicas, {}",
+                        "{}: {:?}, {:?}, {}, {}",
                         machine.name(),
                         seen.engine.serving(),
                         seen.engine.settlement(),
-                        vector.len(),
+                        events.collect::<Vec<_>>().join(" "),
                         newest.sums.total()
                     )
                 }

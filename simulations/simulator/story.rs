@@ -16,6 +16,8 @@ use super::history::Recorder;
 
 /// The span in which turmoil runs a machine.
 const MACHINE_SPAN: &str = "node";
+/// Said of a snapshot that no honest peer sends; nobody forges them here.
+const BAD_PART: &str = "the peer sent a bad part";
 /// Longer stories are not read.
 const LINES_MAX: usize = 2_000;
 
@@ -111,6 +113,13 @@ impl<S: Subscriber + for<'a> LookupSpan<'a>> Layer<S> for Listener {
         let node = node.unwrap_or_default();
         let now = self.0.now();
         let mut inner = self.0.lock();
+        if said.details.contains(BAD_PART) {
+            let problem = format!(
+                "{node} was sent a snapshot against the rules:{}",
+                said.details
+            );
+            inner.failures.push(problem);
+        }
         *inner.said.entry(said.message.clone()).or_default() += 1;
         if *metadata.level() <= Level::WARN {
             inner

@@ -5,7 +5,8 @@
 //! who covers a replica covers all its ancestors, and a vector is written as heads plus exceptions:
 //! those entries that no other entry's lineage implies. Normally that is one entry a region.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::fmt;
 
 use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::crdt::version_vector::VersionVector;
@@ -14,9 +15,17 @@ use crate::crdt::version_vector::VersionVector;
 pub type ShortForm = Vec<(ReplicaIndex, u64)>;
 
 /// The predecessors that each replica's first event named, in the short form.
-#[derive(Debug, Clone, Default, PartialEq, Eq)]
+#[derive(Clone, Default, PartialEq, Eq)]
 pub struct Lineage {
     predecessors: HashMap<ReplicaIndex, ShortForm>,
+}
+
+/// In the order of the replicas.
+impl fmt::Debug for Lineage {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let ordered: BTreeMap<_, _> = self.predecessors.iter().collect();
+        f.debug_tuple("Lineage").field(&ordered).finish()
+    }
 }
 
 impl Lineage {

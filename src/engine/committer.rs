@@ -35,6 +35,8 @@ pub struct Committer {
     sums: RangeSums,
     /// Replicas that have been retired. Changes seldom.
     retired: Arc<HashSet<ReplicaIndex>>,
+    /// How often a snapshot has raised the frontier.
+    raises: u64,
     position: Position,
 }
 
@@ -46,6 +48,7 @@ impl Committer {
         let retired = Arc::new(engine.regions().retired().clone());
         let committer = Self {
             retired,
+            raises: 0,
             engine,
             log,
             frontier,
@@ -131,6 +134,7 @@ impl Committer {
             }
             if let Some(raise) = &section.raise {
                 self.frontier.raise(&raise.vector, &raise.lineage);
+                self.raises += 1;
                 self.retire(&raise.retired);
             }
             self.retire(&section.retired);
@@ -181,7 +185,8 @@ impl Committer {
         let replicas = (self.engine.replicas.all(), own);
         let log = (ticket, self.position);
         let published = Published::new(log, frontier, self.sums.clone(), replicas);
-        Arc::new(published.with_retired(self.retired.clone()))
+        let published = published.with_retired(self.retired.clone());
+        Arc::new(published.with_raises(self.raises))
     }
 }
 

@@ -1,6 +1,7 @@
 //! What is durable here, and therefore may be shown: the only view of it that leaves the node.
 
 use std::collections::HashSet;
+use std::fmt;
 use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwap;
@@ -29,7 +30,22 @@ pub struct Published {
     pub own: ReplicaIndex,
     /// Replicas that have been retired.
     pub retired: Arc<HashSet<ReplicaIndex>>,
+    /// How often the vector was raised by a snapshot: over events that the log does not hold.
+    pub raises: u64,
     token: OnceLock<Arc<str>>,
+}
+
+impl fmt::Debug for Published {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Published")
+            .field("ticket", &self.ticket)
+            .field("position", &self.position)
+            .field("vector", &self.vector)
+            .field("sum", &self.sums.total())
+            .field("own", &self.own)
+            .field("raises", &self.raises)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Published {
@@ -48,12 +64,18 @@ impl Published {
             replicas,
             own,
             retired: Arc::default(),
+            raises: 0,
             token: OnceLock::new(),
         }
     }
 
     pub fn with_retired(mut self, retired: Arc<HashSet<ReplicaIndex>>) -> Self {
         self.retired = retired;
+        self
+    }
+
+    pub fn with_raises(mut self, raises: u64) -> Self {
+        self.raises = raises;
         self
     }
 

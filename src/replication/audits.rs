@@ -52,6 +52,8 @@ struct Dispute {
     /// Heard when the state was last looked at.
     checked_with: Hearsay,
     again: Instant,
+    /// How often the range could not be had from a region.
+    failures: BTreeMap<Region, u32>,
     /// What was last logged of it.
     told: String,
 }
@@ -179,6 +181,7 @@ impl Audits {
             is_suspected: false,
             checked_with: Hearsay::default(),
             again: Instant::now(),
+            failures: BTreeMap::new(),
             told: String::new(),
         }
     }
@@ -245,12 +248,15 @@ impl Audits {
         self.follow(&mut state);
     }
 
-    /// It is tried again in a moment.
-    pub(super) fn note_failed(&self, range: usize) {
+    /// It is tried again in a moment; where it was to come from a region, from another one first.
+    pub(super) fn note_failed(&self, range: usize, from: Option<&Region>) {
         let mut state = self.state.lock();
         let dispute = state.ranges.get_mut(&range);
         if let Some(dispute) = dispute.and_then(|range| range.dispute.as_mut()) {
             dispute.again = Instant::now() + AGAIN_AFTER;
+            if let Some(from) = from {
+                *dispute.failures.entry(from.clone()).or_default() += 1;
+            }
         }
     }
 
@@ -344,8 +350,14 @@ impl Range {
         unequal.map(|(region, _)| region)
     }
 
+    fn equal(&self) -> impl Iterator<Item = &Region> {
+        let equal = self.heard.iter();
+        let equal = equal.filter(|(_, heard)| **heard == Heard::Equal);
+        equal.map(|(region, _)| region)
+    }
+
     fn is_shared(&self) -> bool {
-        self.heard.values().any(|heard| *heard == Heard::Equal)
+        self.equal().next().is_some()
     }
 
     /// The range was changed here: what was heard before tells who must speak again.
@@ -358,8 +370,7 @@ impl Range {
 
     /// Regions that share this node's state, itself included.
     fn supporters(&self) -> usize {
-        let equal = self.heard.values().filter(|heard| **heard == Heard::Equal);
-        1 + equal.count()
+        1 + self.equal().count()
     }
 
     /// The largest group of regions that differ from this node by the same.
@@ -378,10 +389,10 @@ impl Range {
     }
 
     /// At least two regions hold something else in common, and more than hold what is here.
-    fn majority(&self) -> Option<(&Region, Fingerprint)> {
+    fn majority(&self) -> Option<(Vec<&Region>, Fingerprint)> {
         let (by, regions) = self.against();
         let wins = regions.len() >= 2 && regions.len() > self.supporters();
-        wins.then(|| Some((*regions.first()?, by?)))?
+        wins.then_some((regions, by?))
     }
 
     fn is_known_right(&self, dispute: &Dispute) -> bool {
@@ -402,21 +413,30 @@ impl Range {
 
     fn work(&self, range: usize, dispute: &Dispute) -> Option<Work> {
         let hearsay = self.hearsay();
-        let take = |from: &Region, by| Work::Take {
-            range,
-            from: from.clone(),
-            expected: Some(by),
-            answer: None,
+        let take = |among: Vec<&Region>, by| {
+            let from = among
+                .into_iter()
+                .min_by_key(|region| dispute.failures.get(*region))?;
+            Some(Work::Take {
+                range,
+                from: from.clone(),
+                expected: Some(by),
+                answer: None,
+            })
+        };
+        let of_majority = || {
+            let (regions, by) = self.majority()?;
+            take(regions, by)
         };
         match dispute.own {
             Own::Unchecked => Some(Work::Check { range, hearsay }),
-            Own::Sound => self.majority().map(|(from, by)| take(from, by)),
-            Own::Unclear => match self.heard.iter().find(|(_, heard)| **heard == Heard::Equal) {
-                // It has the sum that this node's entries should have.
-                Some((from, _)) => Some(take(from, Fingerprint::default())),
-                None if hearsay != dispute.checked_with => Some(Work::Check { range, hearsay }),
-                None => self.majority().map(|(from, by)| take(from, by)),
-            },
+            Own::Sound => of_majority(),
+            // They have the sum that this node's entries should have.
+            Own::Unclear if self.is_shared() => {
+                take(self.equal().collect(), Fingerprint::default())
+            }
+            Own::Unclear if hearsay != dispute.checked_with => Some(Work::Check { range, hearsay }),
+            Own::Unclear => of_majority(),
         }
     }
 
@@ -444,6 +464,55 @@ impl Range {
             _ => format!(
                 "no majority decides: choose who is right with `likewise repair --range {range} --from REGION`"
             ),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn region(name: &str) -> Region {
+        Region::new(name).expect("valid")
+    }
+
+    fn from(range: &Range, dispute: &Dispute) -> Option<Region> {
+        match range.work(1, dispute) {
+            Some(Work::Take { from, .. }) => Some(from),
+            _ => None,
+        }
+    }
+
+    #[test]
+    fn a_range_that_one_region_does_not_give_is_asked_of_another() {
+        let by = Fingerprint(7);
+        for (own, heard) in [
+            (Own::Unclear, Heard::Equal),
+            (Own::Sound, Heard::Different(by)),
+        ] {
+            let names = ["ap", "eu"].map(region);
+            let mut range = Range::default();
+            let heard = names.iter().map(|name| (name.clone(), heard.clone()));
+            range.heard = heard.collect();
+            let mut dispute = Dispute {
+                since_ms: 0,
+                own,
+                is_suspected: false,
+                checked_with: Hearsay::default(),
+                again: Instant::now(),
+                failures: BTreeMap::new(),
+                told: String::new(),
+            };
+            let mut asked = Vec::new();
+            for _ in 0..4 {
+                let next = from(&range, &dispute).expect("somebody is asked");
+                *dispute.failures.entry(next.clone()).or_default() += 1;
+                asked.push(next);
+            }
+            assert_eq!(
+                asked,
+                [&names[0], &names[1], &names[0], &names[1]].map(Clone::clone)
+            );
         }
     }
 }

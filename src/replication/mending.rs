@@ -62,7 +62,7 @@ async fn perform(exchange: &Exchange, work: Work) {
                 Ok(checked) => exchange.audits.note_checked(hearsay, &checked),
                 Err(error) => {
                     tracing::warn!(range, %error, "a disputed range cannot be looked at now");
-                    exchange.audits.note_failed(range);
+                    exchange.audits.note_failed(range, None);
                 }
             }
         }
@@ -77,7 +77,7 @@ async fn perform(exchange: &Exchange, work: Work) {
                 Ok(taken) => exchange.audits.note_taken(&from, taken),
                 Err(error) => {
                     tracing::warn!(%error, "nothing was changed");
-                    exchange.audits.note_failed(range);
+                    exchange.audits.note_failed(range, Some(&from));
                 }
             }
             if let Some(answer) = answer

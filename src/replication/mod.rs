@@ -15,6 +15,7 @@ mod dialer;
 mod driver;
 pub mod frame;
 mod gossip;
+pub mod knowledge;
 pub mod links;
 pub mod mending;
 mod news;

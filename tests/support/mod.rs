@@ -43,6 +43,24 @@ impl Clock for StepClock {
     }
 }
 
+/// A clock that stands still: what happens in another order happens at the same times.
+pub struct StillClock;
+
+impl Clock for StillClock {
+    fn now_ms(&self) -> u64 {
+        1_790_000_000_000
+    }
+}
+
+/// As what a process runs.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Identity {
+    /// Each under an epoch of its own, as it must be.
+    Fresh,
+    /// All of a folder, and of its copies, under the same.
+    OfTheFolder,
+}
+
 /// Whether the log may be cut at each checkpoint.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum Cutting {
@@ -67,6 +85,8 @@ pub struct Machine {
     pub log: LogOptions,
     pub shards: usize,
     pub dialect: Dialect,
+    pub clock: fn() -> Arc<dyn Clock>,
+    pub identity: Identity,
     seed: u64,
     starts: AtomicU64,
 }
@@ -105,6 +125,8 @@ impl Machine {
             log: small_log(),
             shards: 4,
             dialect: Dialect::default(),
+            clock: || Arc::new(StepClock::default()),
+            identity: Identity::Fresh,
             seed,
             starts: AtomicU64::new(0),
         }
@@ -125,9 +147,20 @@ impl Machine {
             log: self.log.clone(),
             shards: self.shards,
             dialect: self.dialect.clone(),
+            clock: self.clock,
+            identity: self.identity,
             seed: self.seed,
             starts: AtomicU64::new(self.starts.load(Ordering::Relaxed)),
         }
+    }
+
+    /// A machine that was given a copy of this one's folder: its processes draw epochs of their own.
+    pub fn cloned(&self, seed: u64) -> Self {
+        let mut clone = self.copy(seed);
+        if self.identity == Identity::Fresh {
+            clone.seed = seed;
+        }
+        clone
     }
 
     /// The power fails, unless it has already, and comes back. What was not synced may be lost.
@@ -162,13 +195,17 @@ impl Machine {
 
     async fn recover(&self) -> Result<(Node, Committer, SparePreparer), RecoveryError> {
         let start = self.starts.fetch_add(1, Ordering::Relaxed);
+        let chance = match self.identity {
+            Identity::Fresh => self.seed * 1_000_003 + start,
+            Identity::OfTheFolder => self.seed,
+        };
         let files = self.disk.files();
         let store: Arc<_> = self.device.store();
         let seams = EngineSeams {
             files: files.clone(),
             store: store.clone(),
-            clock: Arc::new(StepClock::default()),
-            randomness: Arc::new(SeededRandomness::new(self.seed * 1_000_003 + start)),
+            clock: (self.clock)(),
+            randomness: Arc::new(SeededRandomness::new(chance)),
         };
         let options = EngineOptions {
             cluster: ClusterId::new("test").expect("valid"),

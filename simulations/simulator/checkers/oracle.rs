@@ -94,6 +94,9 @@ pub fn acknowledged(history: &History, state: &State) -> Verdict {
         let names_unknown = !pair.removed.is_subset(&pair.liked);
         let may_be_replaced =
             pair.unsure_likes > 0 && (!live.is_empty() || names_unknown || pair.unsure_unlikes > 0);
+        if history.may_be_outvoted(&(post.clone(), user.clone())) {
+            continue;
+        }
         for dot in alive {
             let is_explained = live.contains(dot) || pair.unsure_unlikes > 0 || may_be_replaced;
             findings.check(is_explained, || {

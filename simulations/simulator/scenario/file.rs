@@ -128,6 +128,7 @@ impl Default for Load {
 #[serde(deny_unknown_fields, default)]
 pub(super) struct Node {
     pub checkpoint_every: Span,
+    pub relay_after: Span,
     pub log_segment_kib: Spanned<u64>,
     pub log_retain_kib: Spanned<u64>,
     pub absorb_repeated_likes: bool,
@@ -137,6 +138,7 @@ impl Default for Node {
     fn default() -> Self {
         Self {
             checkpoint_every: Span(Duration::from_secs(3)),
+            relay_after: Span(Duration::from_secs(1)),
             log_segment_kib: Spanned::new(0..0, 32),
             log_retain_kib: Spanned::new(0..0, 64),
             absorb_repeated_likes: false,

@@ -48,6 +48,7 @@ pub struct NodePlan {
     pub log_retain_bytes: u64,
     pub log_segment_bytes: u64,
     pub checkpoint_interval: Duration,
+    pub relay_after: Duration,
     pub absorb_repeated_likes: bool,
 }
 

@@ -300,6 +300,7 @@ fn plan(file: &File, seed: u64, chance: &mut StdRng) -> Checked<Plan> {
             log_retain_bytes: file.node.log_retain_kib.get_ref() << 10,
             log_segment_bytes: file.node.log_segment_kib.get_ref() << 10,
             checkpoint_interval: file.node.checkpoint_every.0,
+            relay_after: file.node.relay_after.0,
             absorb_repeated_likes: file.node.absorb_repeated_likes,
         },
     })

@@ -39,8 +39,8 @@ pub const PEER_PORT: u16 = 7401;
 /// How long a sync takes, and how long where the device is busy with something else. What came with a step is often
 /// in its sync at the end of it.
 const SYNC_MS: RangeInclusive<u64> = 1..=8;
-const SLOW_SYNC_MS: RangeInclusive<u64> = 5..=60;
-const SLOW_SYNCS: f64 = 0.05;
+const SLOW_SYNC_MS: RangeInclusive<u64> = 9..=120;
+const SLOW_SYNCS: f64 = 0.1;
 /// A node that could not start is started again after this.
 const START_AGAIN: Duration = Duration::from_millis(500);
 
@@ -282,11 +282,9 @@ impl Machine {
         *self.devices.lock() = fresh;
     }
 
-    /// A liker is lost from memory. False if there was none, or this build cannot do it.
-    pub fn damage(&self, chance: &mut StdRng, posts: usize) -> bool {
-        let Some(seen) = self.seen() else {
-            return false;
-        };
+    /// A liker is lost from memory: of which post, and who. None if there was none, or this build cannot do it.
+    pub fn damage(&self, chance: &mut StdRng, posts: usize) -> Option<(String, String)> {
+        let seen = self.seen()?;
         let first = chance.random_range(0..posts);
         for post in (first..posts).chain(0..first) {
             let post = PostId::new(&post_name(post)).expect("a valid post");
@@ -295,10 +293,11 @@ impl Machine {
                 #[cfg(feature = "sim")]
                 seen.engine.damage_liker(&post, &user, &[]);
                 self.note(&format!("damage {} {}", post.as_str(), user.as_str()));
-                return cfg!(feature = "sim");
+                let lost = (post.as_str().to_owned(), user.as_str().to_owned());
+                return cfg!(feature = "sim").then_some(lost);
             }
         }
-        false
+        None
     }
 
     pub(super) fn cut_power(&self) {
@@ -348,6 +347,7 @@ pub(super) fn config((name, region): (&str, &str), seeds: &[&str], plan: &NodePl
     config.peers.seeds = seeds.iter().filter_map(|seed| address(seed).ok()).collect();
     config.node.region = Region::new(region).expect("checked by the scenario");
     config.checkpoint.interval_ms = plan.checkpoint_interval.as_millis() as u64;
+    config.replication.relay_after_ms = plan.relay_after.as_millis() as u64;
     config.log.retain_bytes = plan.log_retain_bytes;
     config.log.recent_bytes = 16 << 10;
     config.engine.shards = 4;

@@ -6,12 +6,13 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-use crate::codec::{DecodeError, block};
-use crate::engine::commit::{OutcomeUnknown, Refused};
+use crate::codec::block;
+use crate::engine::commit::OutcomeUnknown;
 use crate::engine::published::Published;
-use crate::engine::remote::{Applied, RemoteError};
+use crate::engine::remote::Applied;
 use crate::replication::conflict;
 use crate::replication::driver::Driver;
+use crate::replication::knowledge::verdict;
 use crate::replication::session::{Input, Verdict};
 
 /// A block of a frame, and the first number in it whose contents are not those that are known.
@@ -60,28 +61,15 @@ impl Driver {
     }
 
     fn apply(&mut self, frame: u64, block: &Bytes) -> Input {
-        let verdict = match self.exchange.engine.apply_remote(block) {
-            Ok(Applied::New(wait)) => {
-                let durable = async move { wait.await.map(|_: Arc<Published>| frame) };
-                self.committing.push_back(Box::pin(durable));
-                Verdict::New
-            }
-            Ok(Applied::Known) => Verdict::Known,
-            Ok(Applied::NotYet) => Verdict::NotYet,
-            Err(RemoteError::Decode(DecodeError::UnknownKind { kind, .. })) => {
-                self.exchange.counts.blocks_withheld.one_more();
-                Verdict::UnknownKind { kind }
-            }
-            Err(RemoteError::Decode(error)) => Verdict::Malformed(error.to_string()),
-            Err(RemoteError::Alarm { claimed, made }) => Verdict::Alarm { claimed, made },
-            Err(RemoteError::Refused(
-                Refused::BatchFull | Refused::Frozen | Refused::RoomComing { .. },
-            )) => Verdict::Busy,
-            Err(RemoteError::Refused(Refused::DiskFull)) => Verdict::NoRoom,
-            Err(RemoteError::Refused(why @ (Refused::Poisoned | Refused::Stopping))) => {
-                Verdict::Stopped(why.to_string())
-            }
-        };
+        let applied = self.exchange.engine.apply_remote(block);
+        let verdict = verdict(&applied);
+        if let Verdict::UnknownKind { .. } = verdict {
+            self.exchange.counts.blocks_withheld.one_more();
+        }
+        if let Ok(Applied::New(wait)) = applied {
+            let durable = async move { wait.await.map(|_: Arc<Published>| frame) };
+            self.committing.push_back(Box::pin(durable));
+        }
         Input::Applied(verdict)
     }
 }

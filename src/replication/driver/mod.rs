@@ -3,7 +3,6 @@
 //! Knows the engine, the log and tasks; decides nothing of the protocol.
 
 mod applying;
-mod knowledge;
 mod outgoing;
 mod place;
 mod reading;
@@ -25,9 +24,9 @@ use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
 use crate::replication::Exchange;
 use crate::replication::driver::applying::{Committing, Compared, Comparing};
-use crate::replication::driver::knowledge::durable;
 use crate::replication::driver::reading::Reading;
 use crate::replication::frame::{BadFrame, CloseReason, Frame};
+use crate::replication::knowledge::durable;
 use crate::replication::links::{Direction, Place};
 use crate::replication::news::News;
 use crate::replication::session::{Effect, Input, Session, Settings};

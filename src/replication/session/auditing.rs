@@ -25,6 +25,7 @@ const PENDING_MS: u64 = 1_000;
 const LOOK_AGAIN_MS: u64 = 20;
 
 /// What came and could not be compared yet.
+#[derive(Debug)]
 struct Pending {
     frontier: Arc<VersionVector>,
     ranges: Vec<RangeState>,
@@ -32,6 +33,7 @@ struct Pending {
     look_ms: u64,
 }
 
+#[derive(Debug)]
 pub(super) struct Auditing {
     pause_ms: u64,
     ranges_at_once: usize,

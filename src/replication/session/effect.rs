@@ -93,7 +93,7 @@ pub struct Hearsay {
 }
 
 /// What is durable, with its fingerprint where the node is settled.
-#[derive(Clone)]
+#[derive(Debug, Clone)]
 pub struct Durable {
     pub published: Arc<Published>,
     /// Origin time up to which the own replica's events are in it.

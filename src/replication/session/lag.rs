@@ -11,7 +11,7 @@ use crate::limits::LAG_MARKS_MAX;
 const MARK_PAUSE_MS: u64 = 50;
 
 /// Frontiers that the peer did not cover, with when they became durable, oldest first.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Lag {
     marks: VecDeque<(u64, Arc<Published>)>,
 }

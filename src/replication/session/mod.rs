@@ -20,7 +20,8 @@ mod telling;
 #[cfg(test)]
 mod tests;
 
-use std::collections::HashSet;
+use std::collections::BTreeSet;
+use std::fmt;
 use std::sync::Arc;
 
 pub use effect::{
@@ -81,10 +82,31 @@ pub struct Session {
     auditing: Auditing,
     told: Told,
     /// Replicas whose lineage the peer has been told.
-    described: HashSet<ReplicaIndex>,
+    described: BTreeSet<ReplicaIndex>,
     received_ms: u64,
     /// The connection takes no frames at the moment.
     is_backlogged: bool,
+}
+
+/// All that decides what the machine does next, in the same words for the same state.
+impl fmt::Debug for Session {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Session")
+            .field("own", &self.own)
+            .field("durable", &self.durable)
+            .field("state", &self.state)
+            .field("peer", &self.peer)
+            .field("sending", &self.sending)
+            .field("receiving", &self.receiving)
+            .field("passing", &self.passing)
+            .field("lag", &self.lag)
+            .field("auditing", &self.auditing)
+            .field("told", &self.told)
+            .field("described", &self.described)
+            .field("received_ms", &self.received_ms)
+            .field("is_backlogged", &self.is_backlogged)
+            .finish_non_exhaustive()
+    }
 }
 
 impl Session {
@@ -109,7 +131,7 @@ impl Session {
             passing: Passing::default(),
             lag: Lag::default(),
             told: Told::default(),
-            described: HashSet::new(),
+            described: BTreeSet::new(),
             received_ms: now_ms,
             is_backlogged: false,
         }
@@ -171,7 +193,7 @@ impl Session {
                 self.handle_frame(frame, now_ms, effects)?;
             }
             Input::BadFrame(bad) => return Err(Fault::new(bad.reason(), bad.to_string())),
-            Input::Published(durable) => self.handle_published(durable, now_ms)?,
+            Input::Published(durable) => self.handle_published(durable, now_ms, effects)?,
             Input::Heard(news) => self.passing.push(news),
             Input::Survey(survey) => self.handle_survey(&survey, effects),
             Input::LogRead { generation, result } => {
@@ -237,8 +259,18 @@ impl Session {
         }
     }
 
-    fn handle_published(&mut self, durable: Durable, now_ms: u64) -> Result<(), Fault> {
+    fn handle_published(
+        &mut self,
+        durable: Durable,
+        now_ms: u64,
+        effects: &mut Vec<Effect>,
+    ) -> Result<(), Fault> {
+        let is_raised = durable.published.raises != self.durable.published.raises;
         self.durable = durable;
+        if is_raised && self.state == State::Open {
+            // What a snapshot brought is in no log here: a peer that lacks it must be told so.
+            self.sending.reset(effects);
+        }
         self.receiving.handle_published(&self.durable.published);
         if let Some(peer) = &self.peer {
             self.lag

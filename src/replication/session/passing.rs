@@ -12,7 +12,7 @@ use crate::replication::session::{Fault, Session};
 
 /// News that the peer has not been told. Bounded by the table that it comes from: of a region only what came
 /// last stays.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Passing {
     waiting: BTreeMap<Replica, Hearsay>,
     /// Whether news came since the last acknowledgement.

@@ -10,6 +10,7 @@ use crate::limits::LINEAGE_ENTRIES_MAX;
 use crate::replication::session::Fault;
 use crate::replication::session::effect::{Knowledge, Said};
 
+#[derive(Debug)]
 pub(super) struct Peer {
     pub index: ReplicaIndex,
     /// The newest durable frontier of the peer that could be read, in full.

@@ -20,7 +20,7 @@ const RESUME_PAUSE_MS: u64 = 1_000;
 /// What that time grows to while they do not help, such as during the merge of a snapshot.
 const RESUME_PAUSE_MAX_MS: u64 = 4_000;
 
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Receiving {
     /// The last frame that came.
     last: u64,

@@ -29,6 +29,7 @@ const SAMPLES_A_RELAY: u64 = 4;
 /// Whether a replica is of this node's region.
 type IsOwn<'a> = &'a dyn Fn(ReplicaIndex) -> bool;
 
+#[derive(Debug)]
 pub(super) struct Sending {
     relay_after_ms: u64,
     window_bytes: usize,

@@ -12,7 +12,7 @@ use crate::replication::session::effect::Effect;
 const ACKNOWLEDGE_PAUSE_MS: u64 = 5;
 
 /// What was last told the peer.
-#[derive(Default)]
+#[derive(Debug, Default)]
 pub(super) struct Told {
     at_ms: u64,
     frame: u64,

@@ -239,6 +239,25 @@ fn a_raised_frontier_does_not_stand_for_a_whole_log() {
     assert_eq!(us.frontier().len(), 1, "eu's own events flow");
 }
 
+/// No log of this node will ever hold it, and perhaps the peer knows nobody else.
+#[test]
+fn who_lacks_what_a_snapshot_brings_during_the_session_is_told() {
+    let (ap, eu, us) = (Node::new("ap", 1), Node::new("eu", 2), Node::new("us", 3));
+    us.write(5);
+    let mut now = 0;
+    let mut links = [Link::new(&ap, &eu, now)];
+    run(&mut links, &mut now, 3_000);
+    eu.merge(&us);
+    run(&mut links, &mut now, 3_000);
+    let wanted = [(ap.number(&world::replica("us", 3)), 5)];
+    assert_eq!(links[0].0.wants, [wanted.to_vec()]);
+    ap.merge(&eu);
+    eu.write(1);
+    run(&mut links, &mut now, 3_000);
+    assert_eq!(links[0].0.wants.len(), 1);
+    assert_eq!(ap.frontier(), eu.frontier());
+}
+
 #[test]
 fn who_follows_on_a_replica_behind_the_cut_waits_for_it() {
     let (ap, eu, us) = (Node::new("ap", 1), Node::new("eu", 2), Node::new("us", 3));

@@ -65,6 +65,7 @@ pub struct Inner {
     segments: Vec<(Position, VersionVector)>,
     pub published: Arc<Published>,
     pub floor: VersionVector,
+    raises: u64,
     clock_ms: u64,
     /// Answers every new block with this.
     pub refusal: Option<Verdict>,
@@ -112,6 +113,7 @@ impl Node {
             segments: Vec::new(),
             published: Arc::new(Published::nothing(table.all(), own)),
             floor: VersionVector::default(),
+            raises: 0,
             clock_ms: 0,
             refusal: None,
             known: 0,
@@ -237,7 +239,7 @@ impl Node {
         let frontier = (inner.frontier.vector().clone(), inner.frontier.short());
         let replicas = (self.table.all(), inner.own);
         let published = Published::new((ticket, end), frontier, inner.sums.clone(), replicas);
-        inner.published = Arc::new(published);
+        inner.published = Arc::new(published.with_raises(inner.raises));
     }
 
     /// Loses the log's older segments.
@@ -266,6 +268,7 @@ impl Node {
         inner.frontier.raise(&vector, &lineage);
         inner.sums = sums;
         inner.floor = vector;
+        inner.raises += 1;
         self.publish(&mut inner);
     }
 
