@@ -62,6 +62,11 @@ impl End {
         end
     }
 
+    /// Whether something of the peer is applied and not durable.
+    pub fn has_unsynced(&self) -> bool {
+        !self.undurable.is_empty()
+    }
+
     /// Whether the next frame may be handed over.
     pub fn wants_frames(&self) -> bool {
         self.session.wants_frames()

@@ -5,12 +5,18 @@
 mod cluster;
 mod end;
 
+use std::collections::{BTreeMap, HashSet};
 use std::hash::{Hash, Hasher};
 
 use cluster::Cluster;
-use stateright::{Model, Property};
+use parking_lot::Mutex;
+use stateright::{Checker as _, Model, Property};
 
 use crate::support::Identity;
+
+/// The rules that must hold in every state.
+pub const ONE_MAKER: &str = "no dot is made by two processes";
+pub const CONVERGENCE: &str = "all become equal when nothing more goes wrong";
 
 /// What may happen in a run, and how often.
 #[derive(Clone, Copy)]
@@ -58,7 +64,8 @@ pub struct State {
     path: Vec<Action>,
     digest: u128,
     possible: Vec<Action>,
-    broken: Option<String>,
+    /// The rule that is broken, and how.
+    broken: Option<(&'static str, String)>,
 }
 
 impl Hash for State {
@@ -73,54 +80,88 @@ impl PartialEq for State {
     }
 }
 
-impl Bounds {
-    fn block_on<T>(future: impl Future<Output = T>) -> T {
-        thread_local! {
-            static RUNTIME: tokio::runtime::Runtime =
-                tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
-        }
-        RUNTIME.with(|runtime| runtime.block_on(future))
-    }
+/// All states within some bounds.
+struct Search {
+    bounds: Bounds,
+    /// Guards the states that were judged; each is judged once.
+    judged: Mutex<HashSet<u128>>,
+    /// By rule, how it was broken first. Two threads may come to a state at once, and the checker keep the state of
+    /// the one that did not judge it.
+    found: Mutex<BTreeMap<&'static str, String>>,
+}
 
-    async fn replay(&self, path: &[Action]) -> Cluster {
-        let mut cluster = Cluster::begin(self).await;
-        for action in path {
-            cluster.act(*action).await;
-        }
-        cluster
-    }
-
-    /// The state that these actions lead to.
+impl Search {
+    /// The state that these actions lead to. It is judged where it was not met before.
     fn state(&self, path: Vec<Action>) -> State {
-        Self::block_on(async {
-            let cluster = self.replay(&path).await;
-            let state = State {
-                digest: cluster.digest(),
-                possible: cluster.possible(self),
-                broken: cluster.broken.clone(),
-                path,
+        block_on(async {
+            let mut cluster = Cluster::begin(&self.bounds).await;
+            for action in &path {
+                cluster.act(*action).await;
+            }
+            let (digest, possible) = (cluster.digest(), cluster.possible(&self.bounds));
+            let is_new = self.judged.lock().insert(digest);
+            let broken = match cluster.broken.clone() {
+                Some(what) => Some((ONE_MAKER, what)),
+                None if is_new => cluster
+                    .converge()
+                    .await
+                    .err()
+                    .map(|what| (CONVERGENCE, what)),
+                None => None,
             };
             cluster.end().await;
-            state
-        })
-    }
-
-    /// What is wrong with a state, or with what becomes of it when nothing more goes wrong.
-    pub fn problem(&self, state: &State) -> Option<String> {
-        if state.broken.is_some() {
-            return state.broken.clone();
-        }
-        Self::block_on(async {
-            let mut cluster = self.replay(&state.path).await;
-            let converged = cluster.converge().await;
-            let broken = cluster.broken.clone();
-            cluster.end().await;
-            broken.or(converged.err())
+            if let Some((rule, what)) = &broken {
+                let told = || format!("{what}, after {path:?}");
+                self.found.lock().entry(rule).or_insert_with(told);
+            }
+            State {
+                path,
+                digest,
+                possible,
+                broken,
+            }
         })
     }
 }
 
-impl Model for Bounds {
+fn block_on<T>(future: impl Future<Output = T>) -> T {
+    thread_local! {
+        static RUNTIME: tokio::runtime::Runtime =
+            tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
+    }
+    RUNTIME.with(|runtime| runtime.block_on(future))
+}
+
+impl Bounds {
+    /// Looks at all states. What was found against each rule.
+    pub fn check(&self, threads: usize) -> Checked {
+        let search = Search {
+            bounds: *self,
+            judged: Mutex::default(),
+            found: Mutex::default(),
+        };
+        let checker = search.checker().threads(threads).spawn_bfs().join();
+        let found = checker.model().found.lock().clone();
+        Checked {
+            states: checker.unique_state_count(),
+            transitions: checker.state_count(),
+            found,
+        }
+    }
+}
+
+/// What came of looking at all states.
+#[derive(Debug)]
+pub struct Checked {
+    pub states: usize,
+    /// Steps that were carried out; many lead to the same state.
+    #[allow(dead_code, reason = "told by the bench alone")]
+    pub transitions: usize,
+    /// By rule that was broken.
+    pub found: BTreeMap<&'static str, String>,
+}
+
+impl Model for Search {
     type State = State;
     type Action = Action;
 
@@ -139,13 +180,21 @@ impl Model for Bounds {
     }
 
     fn properties(&self) -> Vec<Property<Self>> {
-        vec![Property::always(
-            "it converges, and no dot is made twice",
-            |bounds: &Self, state| bounds.problem(state).is_none(),
-        )]
+        vec![
+            Property::always(ONE_MAKER, |_, state: &State| !state.breaks(ONE_MAKER)),
+            Property::always(CONVERGENCE, |_, state: &State| !state.breaks(CONVERGENCE)),
+        ]
     }
 
     fn within_boundary(&self, state: &State) -> bool {
-        state.path.len() <= self.depth
+        state.path.len() <= self.bounds.depth
+    }
+}
+
+impl State {
+    fn breaks(&self, rule: &str) -> bool {
+        self.broken
+            .as_ref()
+            .is_some_and(|(broken, _)| *broken == rule)
     }
 }
