@@ -35,15 +35,7 @@ fn main() -> ExitCode {
     let depth = given.unwrap_or(TWO.depth);
     let two = Bounds { depth, ..TWO };
     let three = Bounds { regions: 3, ..two };
-    let naive = Bounds {
-        regions: 1,
-        unlikes: 0,
-        breaks: 0,
-        passes: 0,
-        depth: 5,
-        identity: Identity::OfTheFolder,
-        ..TWO
-    };
+    let naive = TWO.naive();
     let mut is_good = true;
     for (name, bounds) in [("two regions", two), ("a chain of three", three)] {
         is_good &= check(name, &bounds).is_none_or(|found| {

@@ -5,11 +5,10 @@ mod support;
 
 use std::future::Future;
 use std::pin::pin;
-use std::sync::Arc;
 use std::task::Poll;
 
 use likewise::adapters::power::{CutPoint, Moment};
-use likewise::adapters::simulated_disk::{Latency, Operation};
+use likewise::adapters::simulated_disk::Operation;
 use likewise::crdt::fingerprint::{PostHash, UserHash};
 use likewise::engine::checkpoint::CheckpointError;
 use likewise::engine::command::{Command, Write};
@@ -17,7 +16,7 @@ use likewise::engine::commit::Refused;
 use likewise::engine::snapshot::SnapshotError;
 use likewise::engine::write::{WriteError, Written};
 use likewise::log::Position;
-use support::{Machine, Node, add, like, post, unlike, user};
+use support::{Machine, Node, add, gate, like, post, unlike, user};
 use tokio::sync::watch;
 
 /// Users whose hash lies in the upper half, or the lower one.
@@ -321,18 +320,7 @@ const TURNS: usize = 100;
 
 /// No segment is allocated until the sender says so.
 fn hold_allocations(machine: &Machine) -> watch::Sender<bool> {
-    let (release, released) = watch::channel(false);
-    let latency: Latency = Arc::new(move |operation| {
-        let mut released = released.clone();
-        Box::pin(async move {
-            if operation == Operation::Allocate {
-                // A sender that is gone holds nothing.
-                let _held = released.wait_for(|released| *released).await;
-            }
-        })
-    });
-    machine.disk.set_latency(Some(latency));
-    release
+    gate(&machine.disk, Operation::Allocate, false)
 }
 
 /// Writes until one waits, which is returned with how many were taken.

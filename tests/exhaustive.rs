@@ -40,15 +40,7 @@ fn a_chain_of_three_regions_converges_in_every_order() {
 /// The model can tell.
 #[test]
 fn one_name_for_all_processes_of_a_folder_is_caught() {
-    let naive = Bounds {
-        regions: 1,
-        unlikes: 0,
-        breaks: 0,
-        passes: 0,
-        depth: 5,
-        identity: Identity::OfTheFolder,
-        ..SMALL
-    };
+    let naive = SMALL.naive();
     let found = naive.check(2).found;
     assert!(found.contains_key(ONE_MAKER), "{found:?}");
     assert!(found.contains_key(CONVERGENCE), "{found:?}");

@@ -492,7 +492,7 @@ mod tests {
         ] {
             let names = ["ap", "eu"].map(region);
             let mut range = Range::default();
-            let heard = names.iter().map(|name| (name.clone(), heard.clone()));
+            let heard = names.iter().map(|name| (name.clone(), heard));
             range.heard = heard.collect();
             let mut dispute = Dispute {
                 since_ms: 0,

@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::hash::Hasher as _;
 use std::sync::Arc;
 
-use likewise::adapters::simulated_disk::{Latency, Operation};
+use likewise::adapters::simulated_disk::Operation;
 use likewise::engine::command::{Command, Write};
 use likewise::engine::write::{WriteError, Written};
 use likewise::log::{LogOptions, Position};
@@ -15,7 +15,7 @@ use xxhash_rust::xxh3::Xxh3Default;
 use super::end::{End, RELAY_AFTER_MS};
 use super::{Action, Bounds};
 use crate::support::oracle::{Did, NamedDot, facts};
-use crate::support::{Machine, Node, StillClock, like, unlike};
+use crate::support::{Machine, Node, StillClock, gate, like, unlike};
 
 pub const POST: &str = "p";
 pub const USER: &str = "ann";
@@ -45,17 +45,7 @@ struct Site {
 
 impl Site {
     async fn begin(machine: Machine) -> Self {
-        let (syncs, open) = watch::channel(true);
-        let latency: Latency = Arc::new(move |operation| {
-            let mut open = open.clone();
-            Box::pin(async move {
-                if operation == Operation::Sync {
-                    // A sender that is gone holds nothing.
-                    let _held = open.wait_for(|open| *open).await;
-                }
-            })
-        });
-        machine.disk.set_latency(Some(latency));
+        let syncs = gate(&machine.disk, Operation::Sync, true);
         let mut site = Self {
             machine,
             node: None,

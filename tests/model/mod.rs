@@ -133,6 +133,19 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
 }
 
 impl Bounds {
+    /// One region, whose folder names its processes; a few steps show what comes of it.
+    pub fn naive(self) -> Self {
+        Self {
+            regions: 1,
+            unlikes: 0,
+            breaks: 0,
+            passes: 0,
+            depth: 5,
+            identity: Identity::OfTheFolder,
+            ..self
+        }
+    }
+
     /// Looks at all states. What was found against each rule.
     pub fn check(&self, threads: usize) -> Checked {
         let search = Search {

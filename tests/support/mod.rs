@@ -12,7 +12,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use bytes::Bytes;
 use likewise::adapters::memory_store::MemoryDevice;
 use likewise::adapters::power::Power;
-use likewise::adapters::simulated_disk::SimulatedDisk;
+use likewise::adapters::simulated_disk::{Latency, Operation, SimulatedDisk};
 use likewise::adapters::system::SeededRandomness;
 use likewise::crdt::version_vector::VersionVector;
 use likewise::engine::checkpoint::{Checkpointer, Kept, LogHolds, Retention};
@@ -32,6 +32,7 @@ use likewise::replication::parts;
 use likewise::seams::{Clock, WorkerHandle, Workers};
 use likewise::versions::Dialect;
 use likewise::wire::replication::SnapshotResponse;
+use tokio::sync::watch;
 
 /// A clock that moves by a millisecond at each look.
 #[derive(Default)]
@@ -110,6 +111,22 @@ pub fn small_log() -> LogOptions {
         context_bytes_max: 4 << 10,
         ..LogOptions::default()
     }
+}
+
+/// Operations of this kind wait while the sender says `false`.
+pub fn gate(disk: &SimulatedDisk, kind: Operation, is_open: bool) -> watch::Sender<bool> {
+    let (release, open) = watch::channel(is_open);
+    let latency: Latency = Arc::new(move |operation| {
+        let mut open = open.clone();
+        Box::pin(async move {
+            if operation == kind {
+                // A sender that is gone holds nothing.
+                let _held = open.wait_for(|open| *open).await;
+            }
+        })
+    });
+    disk.set_latency(Some(latency));
+    release
 }
 
 impl Machine {

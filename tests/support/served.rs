@@ -5,7 +5,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use likewise::adapters::simulated_disk::{Latency, Operation};
+use likewise::adapters::simulated_disk::Operation;
 use likewise::api::health::Health;
 use likewise::api::server::{ConnectionLimits, ServeError, serve_clients};
 use likewise::api::{Api, ApiLimits, Gauges};
@@ -27,7 +27,7 @@ use tokio_util::sync::CancellationToken;
 use tonic::transport::{Channel, Endpoint};
 use tonic_types::StatusExt;
 
-use crate::support::{Machine, Node};
+use crate::support::{Machine, Node, gate};
 
 struct FixedGauges;
 
@@ -123,18 +123,7 @@ impl Served {
 
     /// Syncs wait until the sender says `true`.
     pub fn hold_syncs(&self) -> watch::Sender<bool> {
-        let (release, released) = watch::channel(false);
-        let latency: Latency = Arc::new(move |operation| {
-            let mut released = released.clone();
-            Box::pin(async move {
-                if operation == Operation::Sync {
-                    // A sender that is gone holds nothing.
-                    let _held = released.wait_for(|released| *released).await;
-                }
-            })
-        });
-        self.node.disk.set_latency(Some(latency));
-        release
+        gate(&self.node.disk, Operation::Sync, false)
     }
 }
 
