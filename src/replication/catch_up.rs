@@ -112,7 +112,6 @@ pub struct SnapshotParts {
 
 /// A peer whose log does not reach.
 struct Want {
-    endpoint: PeerEndpoint,
     /// What this node must cover before that log goes on.
     whole_from: ShortForm,
     /// What it covered of these replicas when that last changed, and since when.
@@ -130,10 +129,9 @@ pub struct CatchUp {
 }
 
 impl CatchUp {
-    /// A peer has said that its log does not reach. Without an address it cannot be asked.
-    pub(super) fn want(&self, peer: &Replica, endpoint: &PeerEndpoint, whole_from: ShortForm) {
+    /// A peer has said that its log does not reach.
+    pub(super) fn want(&self, peer: &Replica, whole_from: ShortForm) {
         let want = Want {
-            endpoint: endpoint.clone(),
             whole_from,
             covered: 0,
             since: Instant::now(),
@@ -183,11 +181,22 @@ impl CatchUp {
             let covers = |needs| acked.is_some_and(|peer| peer.vector.covers_all(needs));
             tries.gone.contains(replica) || !ask.needs.as_ref().is_none_or(covers)
         };
-        let best = wants.iter().min_by_key(|(replica, want)| {
+        // Who has no address yet cannot be asked: the membership will tell.
+        let askable = wants.iter().filter_map(|(replica, want)| {
+            let endpoint = want.choose(exchange.endpoints(replica))?;
+            Some((replica, want.failures, endpoint))
+        });
+        let (peer, _, endpoint) = askable.min_by_key(|(replica, failures, _)| {
             let beyond = std::cmp::Reverse(beyond(replica));
-            (cannot_go_on(replica), want.failures, beyond)
+            (cannot_go_on(replica), *failures, beyond)
         })?;
-        Some((best.0.clone(), best.1.endpoint.clone()))
+        Some((peer.clone(), endpoint))
+    }
+
+    /// Whether a snapshot from the peer has not brought what its log lacks: another node answered at its address.
+    fn is_unfulfilled(&self, peer: &Replica, published: &Published) -> bool {
+        let wants = self.wants.lock();
+        wants.get(peer).is_some_and(|want| want.is_open(published))
     }
 
     fn note_failure(&self, peer: &Replica) {
@@ -198,6 +207,12 @@ impl CatchUp {
 }
 
 impl Want {
+    /// Where the peer is asked now, of where it may be: after a failure, elsewhere.
+    fn choose(&self, mut endpoints: Vec<PeerEndpoint>) -> Option<PeerEndpoint> {
+        let at = (self.failures as usize).checked_rem(endpoints.len())?;
+        Some(endpoints.swap_remove(at))
+    }
+
     fn is_open(&self, published: &Published) -> bool {
         let mut numbers = self.whole_from.iter();
         numbers.any(|(replica, number)| published.vector.get(*replica) < *number)
@@ -282,6 +297,14 @@ async fn try_one(exchange: &Exchange, ask: Ask, tries: &mut Tries) {
     let Err(failed) = snapshot_call::take(exchange, (&peer, &endpoint), ask).await else {
         tracing::info!(%peer, "the snapshot is in");
         *tries = Tries::default();
+        if catch_up.is_unfulfilled(&peer, &exchange.engine.board().newest()) {
+            tracing::warn!(
+                %peer, address = %endpoint,
+                "the snapshot lacks what it was taken for: another node answers at the peer's address"
+            );
+            catch_up.note_failure(&peer);
+            sleep(FAILURE_PAUSE).await;
+        }
         return;
     };
     tracing::warn!(%peer, error = %failed, "the snapshot broke off; nothing was merged");
@@ -299,6 +322,7 @@ async fn try_one(exchange: &Exchange, ask: Ask, tries: &mut Tries) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::ids::Region;
 
     #[test]
     fn what_broke_off_is_not_given_up_while_nobody_is_there_to_be_asked() {
@@ -306,5 +330,25 @@ mod tests {
         assert!(!tries.are_over(&catch_up));
         tries.fruitless = SNAPSHOT_RESUMES_MAX;
         assert!(tries.are_over(&catch_up));
+    }
+
+    #[test]
+    fn a_peer_that_is_not_where_its_region_is_is_asked_elsewhere() {
+        let endpoint = |address: &str| {
+            let region = Region::new("eu").expect("valid");
+            PeerEndpoint::new(region, &address.parse().expect("an address"))
+        };
+        let both = [endpoint("eu:7401"), endpoint("other:7401")];
+        let mut want = Want {
+            whole_from: ShortForm::new(),
+            covered: 0,
+            since: Instant::now(),
+            failures: 0,
+        };
+        assert_eq!(want.choose(Vec::new()), None, "nobody knows where it is");
+        for expected in [&both[0], &both[1], &both[0]] {
+            assert_eq!(want.choose(both.to_vec()).as_ref(), Some(expected));
+            want.failures += 1;
+        }
     }
 }

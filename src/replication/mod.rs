@@ -56,6 +56,7 @@ use crate::replication::links::LinkBoard;
 use crate::replication::mending::RangeMender;
 use crate::replication::pace::Pace;
 use crate::replication::trust::AllowedRegions;
+use crate::seams::membership::Member;
 use crate::seams::{Listener, Membership, Randomness, Transport};
 
 /// An idle connection is probed this often,
@@ -173,6 +174,22 @@ impl Exchange {
         let configured = peers.find(|peer| peer.region == *region);
         let configured = configured.cloned();
         configured.or_else(|| self.company.endpoint(region))
+    }
+
+    /// Where a replica may be: at the address of its region, where however another node of the region may answer, and
+    /// at that which the membership tells of it.
+    fn endpoints(&self, peer: &Replica) -> Vec<PeerEndpoint> {
+        let members = self.membership.members();
+        let members = members.borrow();
+        let is_peer = |member: &&Member| {
+            member.region == peer.region && member.epoch.as_ref() == Some(&peer.epoch)
+        };
+        let told = members.iter().find(is_peer);
+        let told = told.and_then(|member| member.address.as_ref());
+        let told = told.map(|address| PeerEndpoint::new(peer.region.clone(), address));
+        let of_region = self.endpoint(&peer.region);
+        let told = told.filter(|told| of_region.as_ref() != Some(told));
+        of_region.into_iter().chain(told).collect()
     }
 }
 

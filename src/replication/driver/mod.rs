@@ -18,7 +18,6 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep_until, timeout};
 use tonic::Status;
 
-use crate::crdt::frontier::ShortForm;
 use crate::engine::commit::{OutcomeUnknown, Ticket};
 use crate::ids::{Region, Replica};
 use crate::limits::OUTGOING_FRAMES_MAX;
@@ -80,8 +79,6 @@ struct Driver {
     traffic: Traffic,
     /// When the link's figures were last brought up to date.
     shown: Instant,
-    /// The peer's log does not reach this node, and nobody knows the peer's address.
-    unanswered: Option<ShortForm>,
     ended: Option<Ended>,
 }
 
@@ -170,7 +167,6 @@ impl Driver {
             peer: None,
             traffic: Traffic::default(),
             shown: Instant::now(),
-            unanswered: None,
             ended: None,
         }
     }

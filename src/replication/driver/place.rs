@@ -79,33 +79,9 @@ impl Driver {
         self.exchange.acks.hear(&place.peer.region, hearsay);
     }
 
-    pub(super) fn want_snapshot(&mut self, whole_from: ShortForm) {
-        let Some(place) = &self.place else {
-            return;
-        };
-        let exchange = &self.exchange;
-        match exchange.endpoint(&place.peer.region) {
-            Some(endpoint) => exchange.catch_up.want(&place.peer, &endpoint, whole_from),
-            None => {
-                tracing::info!(
-                    peer = %place.peer,
-                    "this node is behind the peer's log, and knows no address to take a snapshot from it yet"
-                );
-                self.unanswered = Some(whole_from);
-            }
-        }
-    }
-
-    /// The membership may have told meanwhile where the peer is, whose log does not reach this node.
-    fn want_again(&mut self) {
-        let Some(place) = &self.place else {
-            return;
-        };
-        if self.unanswered.is_some()
-            && self.exchange.endpoint(&place.peer.region).is_some()
-            && let Some(whole_from) = self.unanswered.take()
-        {
-            self.want_snapshot(whole_from);
+    pub(super) fn want_snapshot(&self, whole_from: ShortForm) {
+        if let Some(place) = &self.place {
+            self.exchange.catch_up.want(&place.peer, whole_from);
         }
     }
 
@@ -115,7 +91,6 @@ impl Driver {
             return;
         }
         self.shown = now;
-        self.want_again();
         let Some(place) = &self.place else {
             return;
         };
