@@ -62,10 +62,13 @@ async fn nodes_that_know_one_seed_meet_everybody_leave_and_come_back_elsewhere()
     until_connected(&ap, &["eu", "sa", "us"]).await;
     until_connected(&eu, &["ap", "sa", "us"]).await;
     until_connected(&sa, &["ap", "eu", "us"]).await;
-    let status = until_connected(&us, &["ap", "eu", "sa"]).await;
-    let addresses: Vec<_> = status.links.iter().map(|link| &link.address).collect();
+    // They may dial it before the membership has told it where they are.
     let bound = [&ap, &eu, &sa].map(|node| node.peer_address.to_string());
-    assert_eq!(addresses, bound.iter().collect::<Vec<_>>());
+    us.status_where("sessions at their addresses", PATIENCE, |status| {
+        let addresses = status.links.iter().map(|link| &link.address);
+        connected(status) == ["ap", "eu", "sa"] && addresses.eq(&bound)
+    })
+    .await;
     for (number, node) in [&ap, &eu, &sa, &us].into_iter().enumerate() {
         let user = format!("u{number}");
         node.client.like("p", &user).await.expect("taken");
