@@ -1,4 +1,4 @@
-//! All orders in which a few things can happen to two regions and to a chain of three, a million states and more.
+//! All orders in which a few things can happen to two regions and to a chain of three, up to a depth.
 //!
 //! `cargo bench --bench exhaustive [-- DEPTH]`. The real session machine and the real engine: see `tests/model`. In
 //! each state no dot may have been made by two processes, and from each all must become equal once nothing more goes
@@ -13,27 +13,19 @@ mod support;
 use std::process::ExitCode;
 use std::time::Instant;
 
-use model::{Bounds, ONE_MAKER};
-use support::Identity;
+use model::{Bounds, ONE_MAKER, TWO};
 
 const THREADS: usize = 2;
-
-const TWO: Bounds = Bounds {
-    regions: 2,
-    likes: 2,
-    unlikes: 1,
-    crashes: 1,
-    clones: 1,
-    breaks: 1,
-    passes: 2,
-    depth: 6,
-    identity: Identity::Fresh,
-};
+/// Actions in one run where nothing is said.
+const DEPTH: usize = 6;
 
 fn main() -> ExitCode {
     let given = std::env::args().find_map(|argument| argument.parse().ok());
-    let depth = given.unwrap_or(TWO.depth);
-    let two = Bounds { depth, ..TWO };
+    let two = Bounds {
+        passes: 2,
+        depth: given.unwrap_or(DEPTH),
+        ..TWO
+    };
     let three = Bounds { regions: 3, ..two };
     let naive = TWO.naive();
     let mut is_good = true;

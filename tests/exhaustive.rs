@@ -1,26 +1,13 @@
-//! Every order of a few steps. `cargo bench --bench exhaustive` looks at a million states and more.
+//! Every order of a few steps. `cargo bench --bench exhaustive` goes deeper.
 
 mod model;
 mod support;
 
-use model::{Bounds, CONVERGENCE, ONE_MAKER};
-use support::Identity;
-
-const SMALL: Bounds = Bounds {
-    regions: 2,
-    likes: 2,
-    unlikes: 1,
-    crashes: 1,
-    clones: 1,
-    breaks: 1,
-    passes: 1,
-    depth: 3,
-    identity: Identity::Fresh,
-};
+use model::{Bounds, CONVERGENCE, ONE_MAKER, TWO};
 
 #[test]
 fn two_regions_converge_in_every_order() {
-    let checked = SMALL.check(2);
+    let checked = TWO.check(2);
     assert!(checked.states > 500, "{checked:?}");
     assert!(checked.found.is_empty(), "{checked:?}");
 }
@@ -31,7 +18,7 @@ fn a_chain_of_three_regions_converges_in_every_order() {
         regions: 3,
         crashes: 0,
         clones: 0,
-        ..SMALL
+        ..TWO
     };
     let checked = chain.check(2);
     assert!(checked.found.is_empty(), "{checked:?}");
@@ -40,7 +27,7 @@ fn a_chain_of_three_regions_converges_in_every_order() {
 /// The model can tell.
 #[test]
 fn one_name_for_all_processes_of_a_folder_is_caught() {
-    let naive = SMALL.naive();
+    let naive = TWO.naive();
     let found = naive.check(2).found;
     assert!(found.contains_key(ONE_MAKER), "{found:?}");
     assert!(found.contains_key(CONVERGENCE), "{found:?}");

@@ -36,6 +36,19 @@ pub struct Bounds {
     pub identity: Identity,
 }
 
+/// Two regions, of which everything can happen once or twice, in a few steps.
+pub const TWO: Bounds = Bounds {
+    regions: 2,
+    likes: 2,
+    unlikes: 1,
+    crashes: 1,
+    clones: 1,
+    breaks: 1,
+    passes: 1,
+    depth: 3,
+    identity: Identity::Fresh,
+};
+
 /// One step of one part of the cluster.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Action {

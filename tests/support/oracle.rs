@@ -86,24 +86,32 @@ impl Oracle {
     /// Notes a durable block. A dot with two meanings, or a block with other bytes, is a broken node.
     /// Returns the events that are new.
     pub fn learn(&mut self, bytes: &Bytes) -> Vec<(NamedDot, Did)> {
+        self.try_learn(bytes).expect("a sound node")
+    }
+
+    /// As [`Self::learn`], and says how a node is broken.
+    pub fn try_learn(&mut self, bytes: &Bytes) -> Result<Vec<(NamedDot, Did)>, String> {
         let facts = facts(bytes);
         let first = facts[0].0.clone();
         if let Some(known) = self.blocks.get(&first) {
-            assert_eq!(known, bytes, "block {first:?} has two contents");
-            return Vec::new();
+            return match known == bytes {
+                true => Ok(Vec::new()),
+                false => Err(format!("block {first:?} has two contents")),
+            };
         }
         self.blocks.insert(first, bytes.clone());
         let mut new = Vec::new();
         for (dot, did) in facts {
             match self.facts.get(&dot) {
-                Some(known) => assert_eq!(*known, did, "{dot:?} has two meanings"),
+                Some(known) if *known == did => {}
+                Some(known) => return Err(format!("{dot:?} means {known:?} and {did:?}")),
                 None => {
                     self.facts.insert(dot.clone(), did.clone());
                     new.push((dot, did));
                 }
             }
         }
-        new
+        Ok(new)
     }
 
     pub fn knows(&self, dot: &NamedDot) -> bool {
