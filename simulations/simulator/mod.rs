@@ -6,6 +6,7 @@
 pub mod checkers;
 pub mod faults;
 pub mod history;
+pub mod operator;
 pub mod probe;
 pub mod run;
 pub mod scenario;

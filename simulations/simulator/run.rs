@@ -13,6 +13,7 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::checkers::{self, Findings, State};
 use super::faults::Injector;
 use super::history::{Outcome, Recorder};
+use super::operator::Operator;
 use super::probe::{self, LOOK_EVERY, Probe, Return};
 use super::scenario::Plan;
 use super::story::Listener;
@@ -70,6 +71,7 @@ struct Running<'a> {
     probe: Probe,
     next_look: Duration,
     next_look_at_all: Duration,
+    operator: Operator,
     converged_after: Option<Duration>,
     /// Relayed: news of a region came to another that was cut off from it.
     relayed: u64,
@@ -112,6 +114,7 @@ impl<'a> Running<'a> {
             world,
             next_look: Duration::ZERO,
             next_look_at_all: Duration::ZERO,
+            operator: Operator::default(),
             converged_after: None,
             relayed: 0,
             apart: BTreeMap::new(),
@@ -137,6 +140,8 @@ impl<'a> Running<'a> {
             let core = self.core();
             if !probe::are_equal(&self.world, &core) {
                 self.converged_after = None;
+                self.operator
+                    .look(&self.world, &core, &self.recorder, healed);
                 continue;
             }
             if self.converged_after.is_none() {
@@ -229,8 +234,10 @@ impl<'a> Running<'a> {
         convergence.check(is_sound || !is_equal, || {
             "sums are not those of the entries".to_owned()
         });
-        convergence.check(states.iter().all(|state| *state == states[0]), || {
-            "nodes that say to be equal hold different likers or counters".to_owned()
+        let difference = states.iter().find_map(|state| states[0].difference(state));
+        convergence.check(difference.is_none(), || {
+            let what = difference.unwrap_or_default();
+            format!("different likers or counters: {what}")
         });
         verdicts.push(convergence.verdict("convergence"));
         let counts = self.probe.counts();

@@ -41,7 +41,7 @@ pub(super) struct Keeping {
     regions: Arc<RegionBoard>,
     warnings: Arc<Warnings>,
     pub counts: Arc<Counts>,
-    audits: Arc<Audits>,
+    pub(super) audits: Arc<Audits>,
     pub checkpoints: Checkpoints,
     pub workers: Vec<WorkerHandle>,
 }

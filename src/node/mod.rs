@@ -40,6 +40,7 @@ use crate::node::keeping::Keeping;
 use crate::node::membership::membership;
 use crate::node::options::replication_options;
 use crate::node::storage::Storage;
+use crate::replication::audits::Audits;
 use crate::replication::{PeerAnswer, PeerAnswers, RunningReplication};
 use crate::seams::files::{Files, LockGuard};
 use crate::seams::{Listener, Transport, WorkerHandle, Workers};
@@ -69,6 +70,8 @@ pub struct RunningNode {
     pub counts: Arc<Counts>,
     /// What is durable of the log.
     pub log: LogReader,
+    /// Ranges on which regions differ, and the operator's choices.
+    pub audits: Arc<Audits>,
     checkpoints: Checkpoints,
     replication: RunningReplication,
     stop_clients: CancellationToken,
@@ -131,6 +134,7 @@ pub async fn start(
         client_address,
         counts: keeping.counts,
         log: keeping.log,
+        audits: keeping.audits,
         checkpoints: keeping.checkpoints,
         replication,
         stop_clients,

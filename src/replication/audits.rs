@@ -72,6 +72,8 @@ pub struct DisputeView {
     pub since_ms: u64,
     /// What is done about it.
     pub state: String,
+    /// Nothing more is done: an operator has to choose.
+    pub is_undecided: bool,
 }
 
 /// Why a range was not taken from another region. Nothing was changed.
@@ -284,6 +286,7 @@ impl Audits {
                 regions: range.unequal().cloned().collect(),
                 since_ms: dispute.since_ms,
                 state: range.told(*number, dispute),
+                is_undecided: range.is_undecided(dispute),
             })
         });
         disputed.collect()
@@ -438,6 +441,17 @@ impl Range {
             Own::Unclear if hearsay != dispute.checked_with => Some(Work::Check { range, hearsay }),
             Own::Unclear => of_majority(),
         }
+    }
+
+    /// Neither this node nor the other regions can tell who is right.
+    fn is_undecided(&self, dispute: &Dispute) -> bool {
+        let is_open = match dispute.own {
+            Own::Unchecked => false,
+            Own::Sound => !self.is_known_right(dispute),
+            Own::Unclear => !self.is_shared(),
+        };
+        let is_waiting = self.heard.values().any(|heard| *heard == Heard::Before);
+        is_open && !is_waiting && self.majority().is_none()
     }
 
     /// What is done about it, in words.

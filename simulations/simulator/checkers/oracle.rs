@@ -2,6 +2,7 @@
 //! all regions came to.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
+use std::fmt::Debug;
 
 use likewise::codec::text::NamedSeq;
 
@@ -18,6 +19,30 @@ pub struct State {
     pub likers: BTreeMap<(String, String), PairState>,
     /// By post, counter and region that added; zero where nothing was added.
     pub counters: BTreeMap<(String, String, String), i64>,
+}
+
+impl State {
+    /// The first thing that the two hold otherwise, in words.
+    pub fn difference(&self, other: &Self) -> Option<String> {
+        first_difference(&self.likers, &other.likers)
+            .or_else(|| first_difference(&self.counters, &other.counters))
+    }
+}
+
+fn first_difference<K: Ord + Debug, V: PartialEq + Debug>(
+    ours: &BTreeMap<K, V>,
+    theirs: &BTreeMap<K, V>,
+) -> Option<String> {
+    let keys: BTreeSet<&K> = ours.keys().chain(theirs.keys()).collect();
+    let mut differing = keys
+        .into_iter()
+        .filter(|key| ours.get(key) != theirs.get(key));
+    let key = differing.next()?;
+    Some(format!(
+        "{key:?}: {:?} and {:?}",
+        ours.get(key),
+        theirs.get(key)
+    ))
 }
 
 /// What is known of a user and a post from the answers alone.

@@ -20,6 +20,7 @@ use likewise::engine::recovery::EngineSeams;
 use likewise::ids::{PostId, Region, Replica};
 use likewise::log::{LogOptions, LogReader};
 use likewise::node::{self, Network, storage};
+use likewise::replication::audits::Audits;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -50,6 +51,7 @@ pub struct Seen {
     pub engine: Arc<Engine>,
     pub counts: Arc<Counts>,
     pub log: LogReader,
+    pub audits: Arc<Audits>,
 }
 
 /// What a node is told from outside.
@@ -59,6 +61,8 @@ pub enum Command {
     Stop,
     /// That all replicas of a region that it knows are retired.
     Retire(String),
+    /// To take a range from a region.
+    Repair(usize, String),
 }
 
 /// A folder at one moment.
@@ -191,6 +195,7 @@ impl Machine {
             engine: node.engine.clone(),
             counts: node.counts.clone(),
             log: node.log.clone(),
+            audits: node.audits.clone(),
         });
         self.note("serves");
         loop {
@@ -205,6 +210,7 @@ impl Machine {
                         return Ok(());
                     }
                     Command::Retire(region) => self.retire(&node.engine, &region).await?,
+                    Command::Repair(range, from) => self.repair(&node.audits, range, &from).await?,
                 }
             }
         }
@@ -220,6 +226,15 @@ impl Machine {
             "{} has retired {} replicas of {region}",
             self.name, retired.replicas
         ));
+        Ok(())
+    }
+
+    async fn repair(&self, audits: &Audits, range: usize, from: &str) -> anyhow::Result<()> {
+        let repaired = audits.repair(range, Region::new(from)?).await;
+        self.recorder.tell(match repaired {
+            Ok(_) => format!("{} has taken range {range} from {from} as told", self.name),
+            Err(error) => format!("{} was told to repair: {error}", self.name),
+        });
         Ok(())
     }
 

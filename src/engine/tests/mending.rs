@@ -341,6 +341,28 @@ async fn what_is_not_what_was_meant_is_not_taken() {
     assert_eq!(shown(&node), before);
 }
 
+/// A region that is as damaged as this one may have its state from here, in a snapshot: it is no witness against one
+/// that has the sum which the changes made.
+#[tokio::test]
+async fn a_region_with_the_kept_sum_outweighs_one_with_the_damage() {
+    let machine = Machine::new("eu", 1);
+    let (mut node, _) = filled(&machine).await;
+    node.engine.damage_liker(&post("p"), &user("u7"), &[]);
+    node.engine.spread_to_disk();
+    node.checkpointer.checkpoint().await.expect("stored");
+    let unclear = check(&machine, &node, &Hearsay::default()).await;
+    assert_eq!(unclear.outcome, Outcome::Unclear);
+    let mut difference = unclear.memory;
+    difference -= unclear.kept;
+    let hearsay = Hearsay {
+        is_shared: true,
+        differences: vec![difference],
+    };
+    let checked = check(&machine, &node, &hearsay).await;
+    assert_eq!(checked.outcome, Outcome::Unclear);
+    assert_eq!(checked.kept, unclear.kept);
+}
+
 /// The kept sum alone is off: memory and disk say the same, and so does another region.
 #[tokio::test]
 async fn a_kept_sum_that_is_off_is_put_right_by_what_another_region_says() {
