@@ -70,8 +70,8 @@ bugs! {
     HeldEventsApplied = "held-events-applied", true;
     /// The checkpoint of a merge is made before the frontier is raised, and none after it.
     RaisedAfterCheckpoint = "raised-after-checkpoint", true;
-    /// A range's last change leaves out events without an effect.
-    ChangedByEffectAlone = "changed-by-effect-alone", true;
+    /// After a start, a range's last change is none.
+    ChangedSinceStart = "changed-since-start", true;
     /// A range's last change leaves out what a snapshot brought.
     ChangedWithoutMerge = "changed-without-merge", true;
 }

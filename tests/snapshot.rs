@@ -204,6 +204,31 @@ async fn an_incomplete_snapshot_changes_nothing() {
     assert_equal(&[&a, &b], &["p"]);
 }
 
+/// A merge is over when a checkpoint holds it. Whichever sync of it fails, trying again makes it durable, and not the
+/// frontier that memory shows already.
+#[tokio::test]
+async fn a_merge_whose_checkpoint_failed_is_not_over() {
+    let mut has_failed = false;
+    for further in 1.. {
+        let (machines, [mut a, b, _c]) = three().await;
+        b.like("p", "ann").await;
+        let parts = b.whole_snapshot().await;
+        let power = &machines[0].power;
+        power.fail_sync(power.syncs() + further);
+        if a.merge(&parts).await.is_ok() {
+            assert!(has_failed, "no sync of a merge was made to fail");
+            return;
+        }
+        has_failed = true;
+        assert_eq!(a.engine.settlement(), Settlement::Merging);
+        assert_ne!(a.durable(), b.durable(), "announced");
+        a.merge(&parts).await.expect("merged");
+        a.kill().await;
+        let a = machines[0].start().await;
+        assert_equal(&[&a, &b], &["p"]);
+    }
+}
+
 /// Nothing leaves before it is durable: when the sender's log fails, its snapshot ends.
 #[tokio::test]
 async fn a_chunk_waits_for_the_sync_of_what_it_shows() {

@@ -89,6 +89,8 @@ pub struct History {
     pub damaged: Vec<(usize, Duration)>,
     /// Post and user of each liker that was lost so.
     pub lost_from_memory: Vec<(String, String)>,
+    /// An operator held a damaged node's state to be right.
+    pub is_damage_chosen: bool,
     /// When a machine cannot be expected to answer: its node is down, not ready, or its disk fails.
     pub excused: BTreeMap<usize, Vec<(Duration, Duration)>>,
 }
@@ -164,9 +166,10 @@ impl History {
     }
 
     /// Whether a like may be lost for good: damage that a snapshot carried on, before anybody had found it, outvotes
-    /// those who are whole.
+    /// those who are whole, or an operator had no better choice.
     pub fn may_be_outvoted(&self, liker: &(String, String)) -> bool {
-        self.damaged.len() > 1 && self.lost_from_memory.contains(liker)
+        let is_outvoted = self.damaged.len() > 1 || self.is_damage_chosen;
+        is_outvoted && self.lost_from_memory.contains(liker)
     }
 
     /// Whether the machine's memory had been damaged when it answered: it may have said that a like is not there

@@ -258,6 +258,13 @@ impl<'a> Running<'a> {
         soundness.check(inner.failures.is_empty(), || inner.failures.join("; "));
         verdicts.push(soundness.verdict("nodes run"));
         let history = &inner.history;
+        let alarms = counts.get("ranges_diverged").copied();
+        let mut alarmed = Findings::default();
+        alarmed.check(
+            !history.damaged.is_empty() || alarms.is_none_or(|alarms| alarms == 0),
+            || "regions found ranges different, and nothing was damaged".to_owned(),
+        );
+        verdicts.push(alarmed.verdict("no false alarm"));
         if let Some(state) = states.first().filter(|_| is_equal) {
             verdicts.push(checkers::acknowledged(history, state));
             verdicts.push(checkers::counters(history, state, &regions));

@@ -52,10 +52,10 @@ impl AdminService for Admin {
 }
 
 impl Api {
-    /// Takes a range from another region, as an operator decided. Nothing happens if that cannot be done.
+    /// Takes a range from another region, or keeps its own, as an operator decided. Nothing happens if that cannot be
+    /// done.
     async fn repair(&self, request: RepairRequest) -> Result<RepairResponse, ApiError> {
-        let own = self.engine.own().region;
-        let (range, from) = read_repair(request, &own)?;
+        let (range, from) = read_repair(request)?;
         let taken = tokio::select! {
             biased;
             () = self.shutdown.cancelled() => return Err(ApiError::Stopping),

@@ -19,7 +19,7 @@ pub struct RepairArgs {
     /// A range, 0 to 255, as `status` names it
     #[arg(long, value_parser = clap::value_parser!(u32).range(0..256))]
     range: Option<u32>,
-    /// The region that is right
+    /// The region that is right; the node's own, if what its memory holds is
     #[arg(long, value_name = "REGION")]
     from: String,
     #[command(flatten)]

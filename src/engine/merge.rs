@@ -156,11 +156,11 @@ async fn apply_tail(engine: &Engine, mut parts: impl Parts) -> Result<(), MergeE
 }
 
 impl Engine {
-    /// Begins the merge: from here on the replicas that it raises are held. Returns what was applied before.
+    /// Begins the merge: from here on the replicas that it raises are held. Returns what was durable before; the
+    /// frontier in memory may be that of a merge whose checkpoint failed.
     fn hold(&self, raised: &VersionVector) -> VersionVector {
         let _one_at_a_time = self.remote.lock();
-        let instant = self.instant();
-        let before = instant.frontier.vector().clone();
+        let before = self.board.newest().vector.clone();
         let held = raised
             .iter()
             .filter(|(replica, seq)| before.get(*replica) < *seq);

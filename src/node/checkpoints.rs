@@ -2,7 +2,6 @@
 //! between, and a last checkpoint at the end. One thing at a time: a merge takes its own checkpoint.
 
 use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -11,6 +10,7 @@ use tokio::time::Instant;
 
 use crate::counts::Counts;
 use crate::crdt::fingerprint::{Fingerprint, RANGES};
+use crate::crdt::ranges::RangeSet;
 use crate::engine::checkpoint::{CheckpointError, Checkpointer};
 use crate::engine::commit::Refused;
 use crate::engine::mending::{Checked, Hearsay, MendError, Mender, Outcome, Taken};
@@ -21,12 +21,14 @@ use crate::engine::{Engine, Settlement};
 use crate::log::LogReader;
 use crate::node::gauges::Warnings;
 use crate::replication::audits::Audits;
-use crate::replication::mending::RangeMender;
+use crate::replication::mending::{Mending, RangeMender};
 use crate::replication::staged::StagedSnapshot;
 use crate::seams::Files;
 
 /// How often the bytes of log are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
+/// How long what was looked at for one peer is good for the next.
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// How long after a failure a merge is tried again.
 const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Merges that wait; a node stages one snapshot at a time.
@@ -35,6 +37,8 @@ const JOBS_MAX: usize = 1;
 enum Job {
     Merge(oneshot::Sender<Result<(), MergeError>>),
     Check(usize, Hearsay, oneshot::Sender<Result<Checked, MendError>>),
+    Keep(usize, oneshot::Sender<Result<Taken, MendError>>),
+    Look(RangeSet, oneshot::Sender<Result<(), MendError>>),
     Take(
         Box<RebuiltRange>,
         Option<Fingerprint>,
@@ -57,45 +61,50 @@ pub struct Ended;
 impl Checkpoints {
     /// Merges the staged snapshot, and returns when a checkpoint holds it.
     pub async fn merge(&self) -> Result<Result<(), MergeError>, Ended> {
-        let (done, outcome) = oneshot::channel();
-        self.jobs.send(Job::Merge(done)).await.map_err(|_| Ended)?;
-        outcome.await.map_err(|_| Ended)
+        self.ask(Job::Merge).await
     }
 
     /// Makes the last checkpoint; the worker ends.
     pub async fn finish(&self) -> Result<Result<(), CheckpointError>, Ended> {
+        self.ask(Job::Finish).await
+    }
+
+    async fn ask<T>(&self, job: impl FnOnce(oneshot::Sender<T>) -> Job) -> Result<T, Ended> {
         let (done, outcome) = oneshot::channel();
-        self.jobs.send(Job::Finish(done)).await.map_err(|_| Ended)?;
+        self.jobs.send(job(done)).await.map_err(|_| Ended)?;
         outcome.await.map_err(|_| Ended)
+    }
+
+    fn mend<T: Send + 'static>(
+        &self,
+        job: impl FnOnce(oneshot::Sender<Result<T, MendError>>) -> Job + Send + 'static,
+    ) -> Mending<'_, T> {
+        Box::pin(async move { self.ask(job).await.map_err(|_| Refused::Stopping)? })
     }
 }
 
 impl RangeMender for Checkpoints {
-    fn check(
-        &self,
-        range: usize,
-        hearsay: Hearsay,
-    ) -> Pin<Box<dyn Future<Output = Result<Checked, MendError>> + Send + '_>> {
-        Box::pin(async move {
-            let (done, outcome) = oneshot::channel();
-            let sent = self.jobs.send(Job::Check(range, hearsay, done)).await;
-            sent.map_err(|_| Refused::Stopping)?;
-            outcome.await.map_err(|_| Refused::Stopping)?
-        })
+    fn check(&self, range: usize, hearsay: Hearsay) -> Mending<'_, Checked> {
+        self.mend(move |done| Job::Check(range, hearsay, done))
     }
 
-    fn take(
-        &self,
-        range: RebuiltRange,
-        expected: Option<Fingerprint>,
-    ) -> Pin<Box<dyn Future<Output = Result<Taken, MendError>> + Send + '_>> {
-        Box::pin(async move {
-            let (done, outcome) = oneshot::channel();
-            let job = Job::Take(Box::new(range), expected, done);
-            let sent = self.jobs.send(job).await;
-            sent.map_err(|_| Refused::Stopping)?;
-            outcome.await.map_err(|_| Refused::Stopping)?
-        })
+    fn look(&self, ranges: RangeSet) -> Mending<'_, ()> {
+        self.mend(move |done| Job::Look(ranges, done))
+    }
+
+    fn keep(&self, range: usize) -> Mending<'_, Taken> {
+        self.mend(move |done| Job::Keep(range, done))
+    }
+
+    fn take(&self, range: RebuiltRange, expected: Option<Fingerprint>) -> Mending<'_, Taken> {
+        self.mend(move |done| Job::Take(Box::new(range), expected, done))
+    }
+}
+
+/// Who asked may have gone meanwhile.
+fn answer<T>(done: oneshot::Sender<T>, outcome: T) {
+    if done.send(outcome).is_err() {
+        tracing::debug!("nobody waits any more for what the checkpointer did");
     }
 }
 
@@ -124,6 +133,8 @@ pub struct CheckpointWorker {
     pub mender: Mender,
     pub audits: Arc<Audits>,
     pub counts: Arc<Counts>,
+    /// What was last looked at for a peer, and when.
+    pub looked: (Instant, RangeSet),
 }
 
 impl CheckpointWorker {
@@ -140,35 +151,23 @@ impl CheckpointWorker {
             let wait = scrub.0.saturating_duration_since(Instant::now());
             match tokio::time::timeout(wait.min(LOOK_EVERY), jobs.recv()).await {
                 Ok(None) => return,
-                Ok(Some(Job::Merge(done))) => {
-                    let outcome = self.merge().await;
-                    if done.send(outcome).is_err() {
-                        tracing::debug!("nobody waits for the merge any more");
-                    }
-                }
+                Ok(Some(Job::Merge(done))) => answer(done, self.merge().await),
                 Ok(Some(Job::Check(range, hearsay, done))) => {
                     let outcome = self.mender.check(range, &hearsay).await;
                     let rows =
                         matches!(&outcome, Ok(checked) if checked.outcome == Outcome::RowsMended);
-                    if done.send(outcome).is_err() {
-                        tracing::debug!(range, "nobody waits for the look at a range any more");
-                    }
+                    answer(done, outcome);
                     if rows {
                         self.checkpoint().await;
                     }
                 }
+                Ok(Some(Job::Look(ranges, done))) => answer(done, self.look(ranges).await),
+                Ok(Some(Job::Keep(range, done))) => answer(done, self.mender.keep(range).await),
                 Ok(Some(Job::Take(range, expected, done))) => {
-                    let outcome = self.mender.take(*range, expected).await;
-                    if done.send(outcome).is_err() {
-                        tracing::debug!("nobody waits for a range that was taken");
-                    }
+                    answer(done, self.mender.take(*range, expected).await);
                 }
                 Ok(Some(Job::Finish(done))) => {
-                    let outcome = self.last_checkpoint().await;
-                    if done.send(outcome).is_err() {
-                        tracing::debug!("nobody waits for the last checkpoint");
-                    }
-                    return;
+                    return answer(done, self.last_checkpoint().await);
                 }
                 Err(_) => {
                     // Who filled the disk may have left it, and nobody says so.
@@ -246,6 +245,23 @@ impl CheckpointWorker {
             }
             Err(error) => tracing::warn!(range, %error, "a range was not looked at"),
         }
+    }
+
+    /// A peer that asks again and again does not have it looked again and again.
+    async fn look(&mut self, ranges: RangeSet) -> Result<(), MendError> {
+        let (at, known) = self.looked;
+        let is_known = at.elapsed() < LOOK_AGAIN_AFTER && ranges.without(&known).is_empty();
+        if is_known {
+            return Ok(());
+        }
+        for range in ranges.iter().filter(|range| self.mender.is_small(*range)) {
+            let checked = self.mender.scrub(range, false).await?;
+            if checked.outcome != Outcome::Sound {
+                self.audits.suspect(&checked);
+            }
+        }
+        self.looked = (Instant::now(), ranges);
+        Ok(())
     }
 
     /// An unsettled node takes no checkpoint but the merge's.

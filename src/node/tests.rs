@@ -18,6 +18,9 @@ use crate::engine::rows;
 use crate::ids::{ClusterId, PostId, Region, UserId};
 use crate::node::{Network, RunningNode, engine_options, start, storage};
 use crate::seams::CheckpointStore;
+use crate::wire::frames::write_replica;
+use crate::wire::replication::SnapshotRequest;
+use crate::wire::replication::replication_service_client::ReplicationServiceClient;
 use crate::wire::v1::{Agreement, GetStatusResponse};
 
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -275,6 +278,36 @@ async fn a_damaged_row_is_found_by_the_scrub_and_written_again() {
     seats[1].start(None).await;
     converged(&seats).await;
     assert_eq!(seats[1].is().count("p").await, 60);
+}
+
+/// Neither audit nor scrub has come by. A peer is not given what memory has lost.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn ranges_are_looked_at_before_a_snapshot_is_served() {
+    let seats = cluster(&["eu", "us"], (NEVER_MS, NEVER_MS)).await;
+    let eu = seats[0].is();
+    eu.lose_liker("us3");
+    let protocol = &eu.node.engine.options().dialect.protocol;
+    let request = SnapshotRequest {
+        protocol_min: *protocol.start(),
+        protocol_max: *protocol.end(),
+        cluster: "test".to_owned(),
+        replica: Some(write_replica(&seats[1].is().node.engine.own())),
+        ..SnapshotRequest::default()
+    };
+    let address = format!("http://{}", seats[0].config.peers.listen);
+    let ask = async || {
+        let mut client = ReplicationServiceClient::connect(address.clone())
+            .await
+            .expect("connects");
+        let mut parts = client.snapshot(request.clone()).await?.into_inner();
+        while parts.message().await?.is_some() {}
+        Ok::<(), tonic::Status>(())
+    };
+    let refused = ask().await.expect_err("its range is disputed");
+    assert!(refused.message().contains("is disputed"), "{refused}");
+    until("mended", async || eu.counted("ranges_mended").await == 1).await;
+    assert!(eu.is_whole());
+    ask().await.expect("a whole snapshot");
 }
 
 /// Memory and disk alike: damaged, in a checkpoint, and after a restart also in the kept sum. A scrub would find the damage

@@ -23,6 +23,9 @@ use crate::replication::session::Compared;
 /// The pause before what could not be done is tried again.
 const AGAIN_AFTER: Duration = Duration::from_secs(1);
 
+/// A region that has not given a range after so many tries is not counted on. It is asked again all the same.
+const TRIES_MAX: u32 = 3;
+
 /// What a region was last known to hold of a range, compared with the sum kept here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
@@ -371,9 +374,9 @@ impl Range {
             .for_each(|heard| *heard = Heard::Before);
     }
 
-    /// Regions that share this node's state, itself included.
-    fn supporters(&self) -> usize {
-        1 + self.equal().count()
+    /// Regions that have the sum that is kept here. This node is one of them if its entries have it too.
+    fn supporters(&self, dispute: &Dispute) -> usize {
+        self.equal().count() + usize::from(dispute.own != Own::Unclear)
     }
 
     /// The largest group of regions that differ from this node by the same.
@@ -392,14 +395,14 @@ impl Range {
     }
 
     /// At least two regions hold something else in common, and more than hold what is here.
-    fn majority(&self) -> Option<(Vec<&Region>, Fingerprint)> {
+    fn majority(&self, dispute: &Dispute) -> Option<(Vec<&Region>, Fingerprint)> {
         let (by, regions) = self.against();
-        let wins = regions.len() >= 2 && regions.len() > self.supporters();
+        let wins = regions.len() >= 2 && regions.len() > self.supporters(dispute);
         wins.then_some((regions, by?))
     }
 
     fn is_known_right(&self, dispute: &Dispute) -> bool {
-        let supporters = self.supporters();
+        let supporters = self.supporters(dispute);
         dispute.own == Own::Sound && supporters >= 2 && supporters > self.against().1.len()
     }
 
@@ -428,18 +431,19 @@ impl Range {
             })
         };
         let of_majority = || {
-            let (regions, by) = self.majority()?;
+            let (regions, by) = self.majority(dispute)?;
             take(regions, by)
         };
         match dispute.own {
             Own::Unchecked => Some(Work::Check { range, hearsay }),
             Own::Sound => of_majority(),
+            Own::Unclear if self.majority(dispute).is_some() => of_majority(),
             // They have the sum that this node's entries should have.
             Own::Unclear if self.is_shared() => {
                 take(self.equal().collect(), Fingerprint::default())
             }
             Own::Unclear if hearsay != dispute.checked_with => Some(Work::Check { range, hearsay }),
-            Own::Unclear => of_majority(),
+            Own::Unclear => None,
         }
     }
 
@@ -448,10 +452,16 @@ impl Range {
         let is_open = match dispute.own {
             Own::Unchecked => false,
             Own::Sound => !self.is_known_right(dispute),
-            Own::Unclear => !self.is_shared(),
+            Own::Unclear => self.is_out_of_reach(dispute),
         };
         let is_waiting = self.heard.values().any(|heard| *heard == Heard::Before);
-        is_open && !is_waiting && self.majority().is_none()
+        is_open && !is_waiting && self.majority(dispute).is_none()
+    }
+
+    /// Whether no region that had the right sum gives it.
+    fn is_out_of_reach(&self, dispute: &Dispute) -> bool {
+        let failures = |region| dispute.failures.get(region).copied().unwrap_or_default();
+        self.equal().all(|region| failures(region) >= TRIES_MAX)
     }
 
     /// What is done about it, in words.
@@ -462,16 +472,16 @@ impl Range {
             _ if self.heard.values().any(|heard| *heard == Heard::Before) => {
                 "put right here; the other regions have not compared it yet".to_owned()
             }
-            Own::Unclear if self.is_shared() => {
+            _ if self.majority(dispute).is_some() => {
+                format!("taken from {}: {} regions agree on it", against[0], against.len())
+            }
+            Own::Unclear if !self.is_out_of_reach(dispute) => {
                 "memory, checkpoint and log do not agree here; taken from a region whose sum is right".to_owned()
             }
-            Own::Unclear if self.majority().is_none() => format!(
+            Own::Unclear => format!(
                 "memory, checkpoint and log do not agree here, and no other region decides; choose one with \
                  `likewise repair --range {range} --from REGION`"
             ),
-            _ if self.majority().is_some() => {
-                format!("taken from {}: {} regions agree on it", against[0], against.len())
-            }
             Own::Sound if self.is_known_right(dispute) => {
                 "this node agrees with most regions; the others are to take it".to_owned()
             }
@@ -497,26 +507,52 @@ mod tests {
         }
     }
 
+    fn dispute(own: Own) -> Dispute {
+        Dispute {
+            since_ms: 0,
+            own,
+            is_suspected: false,
+            checked_with: Hearsay::default(),
+            again: Instant::now(),
+            failures: BTreeMap::new(),
+            told: String::new(),
+        }
+    }
+
+    fn heard<const N: usize>(heard: [(&str, Heard); N]) -> Range {
+        let heard = heard.map(|(name, heard)| (region(name), heard));
+        Range {
+            heard: heard.into(),
+            dispute: None,
+        }
+    }
+
+    const OTHER: Heard = Heard::Different(Fingerprint(7));
+
+    #[test]
+    fn two_regions_that_differ_alike_outvote_one_whose_sum_may_be_old() {
+        let range = heard([("af", Heard::Equal), ("ap", OTHER), ("eu", OTHER)]);
+        assert_eq!(from(&range, &dispute(Own::Unclear)), Some(region("ap")));
+        assert_eq!(from(&range, &dispute(Own::Sound)), None);
+        let range = heard([("af", Heard::Equal), ("ap", OTHER)]);
+        assert_eq!(from(&range, &dispute(Own::Unclear)), Some(region("af")));
+    }
+
+    #[test]
+    fn an_operator_is_needed_where_nobody_gives_the_right_state() {
+        let range = heard([("af", Heard::Equal), ("ap", OTHER)]);
+        let mut dispute = dispute(Own::Unclear);
+        assert!(!range.is_undecided(&dispute));
+        dispute.failures.insert(region("af"), TRIES_MAX);
+        assert!(range.is_undecided(&dispute));
+    }
+
     #[test]
     fn a_range_that_one_region_does_not_give_is_asked_of_another() {
-        let by = Fingerprint(7);
-        for (own, heard) in [
-            (Own::Unclear, Heard::Equal),
-            (Own::Sound, Heard::Different(by)),
-        ] {
+        for (own, said) in [(Own::Unclear, Heard::Equal), (Own::Sound, OTHER)] {
             let names = ["ap", "eu"].map(region);
-            let mut range = Range::default();
-            let heard = names.iter().map(|name| (name.clone(), heard));
-            range.heard = heard.collect();
-            let mut dispute = Dispute {
-                since_ms: 0,
-                own,
-                is_suspected: false,
-                checked_with: Hearsay::default(),
-                again: Instant::now(),
-                failures: BTreeMap::new(),
-                told: String::new(),
-            };
+            let range = heard([("ap", said), ("eu", said)]);
+            let mut dispute = dispute(own);
             let mut asked = Vec::new();
             for _ in 0..4 {
                 let next = from(&range, &dispute).expect("somebody is asked");

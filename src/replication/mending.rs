@@ -10,6 +10,7 @@ use futures_util::StreamExt;
 use tokio::time::{Instant, sleep, timeout};
 
 use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::ranges::RangeSet;
 use crate::engine::mending::{Arriving, Checked, Hearsay, MendError, Taken};
 use crate::engine::rebuild::RebuiltRange;
 use crate::ids::Region;
@@ -23,12 +24,20 @@ const LOOK_PAUSE: Duration = Duration::from_secs(1);
 /// How long the events may take to arrive that a range from another region shows.
 const ARRIVAL_MAX: Duration = Duration::from_secs(30);
 
-type Mending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MendError>> + Send + 'a>>;
+/// What looking after a range comes to.
+pub type Mending<'a, T> = Pin<Box<dyn Future<Output = Result<T, MendError>> + Send + 'a>>;
 
 /// Looks after ranges, one at a time, with no checkpoint and no merge in between.
 pub trait RangeMender: Send + Sync + 'static {
     /// Compares a range with checkpoint and log, and puts right what can be told to be wrong.
     fn check(&self, range: usize, hearsay: Hearsay) -> Mending<'_, Checked>;
+
+    /// Compares the entries of these ranges with what their changes made of them, before somebody else is given them.
+    /// What is found wrong is in dispute when this returns.
+    fn look(&self, ranges: RangeSet) -> Mending<'_, ()>;
+
+    /// Holds what memory has of a range to be right.
+    fn keep(&self, range: usize) -> Mending<'_, Taken>;
 
     /// Puts a range from another region in its place.
     fn take(&self, range: RebuiltRange, expected: Option<Fingerprint>) -> Mending<'_, Taken>;
@@ -72,7 +81,10 @@ async fn perform(exchange: &Exchange, work: Work) {
             expected,
             answer,
         } => {
-            let taken = take(exchange, range, &from, expected).await;
+            let taken = match from == exchange.engine.own().region {
+                true => keep(exchange, range, &from).await,
+                false => take(exchange, range, &from, expected).await,
+            };
             match &taken {
                 Ok(taken) => exchange.audits.note_taken(&from, taken),
                 Err(error) => {
@@ -89,18 +101,27 @@ async fn perform(exchange: &Exchange, work: Work) {
     }
 }
 
+async fn keep(exchange: &Exchange, range: usize, own: &Region) -> Result<Taken, RepairError> {
+    let kept = exchange.mender.keep(range).await;
+    kept.map_err(|error| failed(range, own)(error.to_string()))
+}
+
+fn failed(range: usize, from: &Region) -> impl Fn(String) -> RepairError + '_ {
+    move |why| RepairError::Failed {
+        range,
+        from: from.clone(),
+        why,
+    }
+}
+
 async fn take(
     exchange: &Exchange,
     range: usize,
     from: &Region,
     expected: Option<Fingerprint>,
 ) -> Result<Taken, RepairError> {
-    let failed = |why: String| RepairError::Failed {
-        range,
-        from: from.clone(),
-        why,
-    };
-    let rebuilt = fetch(exchange, range, from).await.map_err(failed)?;
+    let failed = failed(range, from);
+    let rebuilt = fetch(exchange, range, from).await.map_err(&failed)?;
     let arrival = timeout(ARRIVAL_MAX, arrived(exchange, &rebuilt)).await;
     arrival.map_err(|_| failed(MendError::Ahead.to_string()))?;
     let taken = exchange.mender.take(rebuilt, expected).await;

@@ -167,12 +167,22 @@ impl ReplicationService for PeerService {
         let invalid = |error: DecodeError| Status::invalid_argument(error.to_string());
         let mut table = self.exchange.engine.replicas();
         let wanted = parts::read_wanted(&request, &mut table).map_err(invalid)?;
+        let first_look = (!wanted.is_repair()).then_some(wanted.ranges);
         let opened = self.exchange.snapshots.server.open(&asker, wanted);
         let parts = opened.map_err(not_begun)?;
         let (outgoing, answers) = mpsc::channel(1);
         let exchange = self.exchange.clone();
         self.exchange.tasks.spawn(async move {
-            let sending = send_parts(parts, &exchange.pace, outgoing);
+            let sending = async {
+                // Not before the answer begins: it may take longer than an asker waits for that.
+                if let Some(ranges) = first_look
+                    && let Err(error) = exchange.mender.look(ranges).await
+                {
+                    tracing::warn!(peer = %asker, %error, "ranges cannot be looked at, and no snapshot is served");
+                    return;
+                }
+                send_parts(parts, &exchange.pace, outgoing).await;
+            };
             exchange.stop.run_until_cancelled(sending).await;
         });
         Ok(Response::new(Box::pin(ReceiverStream::new(answers))))

@@ -6,8 +6,8 @@ use crate::wire::admin::RepairRequest;
 use crate::wire::admin::repair_request::What;
 use crate::wire::field::{self, FieldError};
 
-/// Which range is to be taken from which region; not from this node's own.
-pub fn read_repair(request: RepairRequest, own: &Region) -> Result<(usize, Region), FieldError> {
+/// Which range is to be taken from which region.
+pub fn read_repair(request: RepairRequest) -> Result<(usize, Region), FieldError> {
     let range = match request.what {
         Some(What::Post(post)) => {
             let post: PostId = field::id("post", &post)?;
@@ -27,10 +27,7 @@ pub fn read_repair(request: RepairRequest, own: &Region) -> Result<(usize, Regio
     };
     let from = Region::new(&request.from);
     let from = from.map_err(|error| FieldError::invalid("from", error))?;
-    match from == *own {
-        true => Err(FieldError::invalid("from", "is this node's own region")),
-        false => Ok((range, from)),
-    }
+    Ok((range, from))
 }
 
 #[cfg(test)]
@@ -39,8 +36,7 @@ mod tests {
 
     fn read(what: Option<What>, from: &str) -> Result<usize, String> {
         let from = from.to_owned();
-        let own = Region::new("eu").expect("valid");
-        let read = read_repair(RepairRequest { what, from }, &own);
+        let read = read_repair(RepairRequest { what, from });
         read.map(|(range, _)| range).map_err(|error| error.field)
     }
 
@@ -55,7 +51,6 @@ mod tests {
             Err("post".to_owned())
         );
         assert_eq!(read(None, "us"), Err("what".to_owned()));
-        assert_eq!(read(Some(What::Range(0)), "eu"), Err("from".to_owned()));
         assert_eq!(read(Some(What::Range(0)), "No"), Err("from".to_owned()));
     }
 }

@@ -1,7 +1,7 @@
 //! Somebody who reaches a node's doors and means no good: noise, beginnings of real connections replayed, cut short
 //! and with bits turned.
 //!
-//! Events are replayed as they were: they carry no signatures, and whoever is let in is trusted with them.
+//! Events and sums are replayed as they were: they carry no signatures, and whoever is let in is trusted with them.
 
 use std::ops::Range;
 use std::time::Duration;
@@ -89,7 +89,7 @@ fn beside_events(bytes: &[u8]) -> Vec<Range<usize>> {
         let Some(content) = bytes.get(body..end) else {
             break;
         };
-        if kind != DATA || !may_hold_events(content) {
+        if kind != DATA || !is_trusted(content) {
             found.push(at..end);
         }
         at = end;
@@ -97,8 +97,8 @@ fn beside_events(bytes: &[u8]) -> Vec<Range<usize>> {
     found
 }
 
-/// Whether it holds events, or something else than one whole message.
-fn may_hold_events(content: &[u8]) -> bool {
+/// Whether it holds events or sums, or something else than one whole message.
+fn is_trusted(content: &[u8]) -> bool {
     let Some((header, message)) = content.split_at_checked(MESSAGE_HEADER_BYTES) else {
         return true;
     };
@@ -108,7 +108,7 @@ fn may_hold_events(content: &[u8]) -> bool {
     }
     let request = SyncRequest::decode(message).ok();
     let body = request.and_then(|request| request.frame?.body);
-    matches!(body, Some(Body::Events(_)))
+    matches!(body, Some(Body::Events(_) | Body::Audit(_)))
 }
 
 async fn send(caller: &Caller, host: &str, port: u16, bytes: &[u8]) {

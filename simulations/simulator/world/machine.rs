@@ -37,12 +37,14 @@ use crate::simulator::workload::post_name;
 /// Where every node listens, for clients and for peers.
 pub const CLIENT_PORT: u16 = 7400;
 pub const PEER_PORT: u16 = 7401;
-/// How long a sync takes, and how long where the device is busy with something else. What came with a step is often
-/// in its sync at the end of it.
-const SYNC_MS: RangeInclusive<u64> = 1..=8;
+/// How long a sync takes, or a read from the device, and how long a sync where the device is busy with something else.
+/// What came with a step is often in its sync at the end of it.
+const DEVICE_MS: RangeInclusive<u64> = 1..=8;
 const SLOW_SYNC_MS: RangeInclusive<u64> = 9..=120;
 const SLOW_SYNCS: f64 = 0.1;
-/// A node that could not start is started again after this.
+/// Reads that the device sees; the others are answered from memory.
+const SLOW_READS: f64 = 0.1;
+/// A node that could not start is started again after this, and what it could not do is tried again.
 const START_AGAIN: Duration = Duration::from_millis(500);
 
 /// What can be seen of a node while it runs.
@@ -174,7 +176,11 @@ impl Machine {
         let devices = self.devices.lock().clone();
         let seams = EngineSeams {
             files: Arc::new(TracedFiles::new(devices.disk.files(), noted.clone())),
-            store: Arc::new(TracedStore::new(devices.device.store(), noted)),
+            store: Arc::new(TracedStore::new(
+                devices.device.store(),
+                noted,
+                latency(self.seed ^ boot, Arc::default()),
+            )),
             clock: self.clock.clone(),
             randomness: Arc::new(SeededRandomness::new(self.seed.wrapping_add(boot))),
         };
@@ -209,7 +215,14 @@ impl Machine {
                         self.note("stopped");
                         return Ok(());
                     }
-                    Command::Retire(region) => self.retire(&node.engine, &region).await?,
+                    Command::Retire(region) => {
+                        if let Err(error) = self.retire(&node.engine, &region).await {
+                            self.recorder
+                                .tell(format!("{} cannot retire {region}: {error:#}", self.name));
+                            tokio::time::sleep(START_AGAIN).await;
+                            self.command(Command::Retire(region));
+                        }
+                    }
                     Command::Repair(range, from) => self.repair(&node.audits, range, &from).await?,
                 }
             }
@@ -390,15 +403,21 @@ fn log_options(plan: &NodePlan) -> LogOptions {
     options
 }
 
-/// Syncs take their time, so that a crash can fall between a write and its sync.
+/// Syncs take their time, so that a crash can fall between a write and its sync; so do some reads, so that others go
+/// on in the middle of a merge.
 fn latency(seed: u64, syncing: Arc<AtomicUsize>) -> Latency {
     let chance = Arc::new(Mutex::new(StdRng::seed_from_u64(seed ^ 0xd15c)));
     Arc::new(move |operation| {
         let is_sync = operation == Operation::Sync;
         let mut chance = chance.lock();
-        let millis = match (is_sync, is_sync && chance.random_bool(SLOW_SYNCS)) {
-            (false, _) => 0,
-            (true, false) => chance.random_range(SYNC_MS),
+        let is_slow = match operation {
+            Operation::Sync => chance.random_bool(SLOW_SYNCS),
+            Operation::Read => chance.random_bool(SLOW_READS),
+            _ => false,
+        };
+        let millis = match (is_sync, is_slow) {
+            (false, false) => 0,
+            (false, true) | (true, false) => chance.random_range(DEVICE_MS),
             (true, true) => chance.random_range(SLOW_SYNC_MS),
         };
         let syncing = syncing.clone();

@@ -5,6 +5,7 @@ use std::io;
 use std::sync::Arc;
 
 use bytes::Bytes;
+use likewise::adapters::simulated_disk::{Latency, Operation};
 use likewise::seams::checkpoint_store::{Change, CheckpointStore, Row};
 use likewise::seams::files::{File, Files, IoFuture, LockGuard};
 
@@ -189,11 +190,16 @@ impl File for TracedFile {
 pub struct TracedStore {
     inner: Arc<dyn CheckpointStore>,
     noted: Noted,
+    latency: Latency,
 }
 
 impl TracedStore {
-    pub fn new(inner: Arc<dyn CheckpointStore>, noted: Noted) -> Self {
-        Self { inner, noted }
+    pub fn new(inner: Arc<dyn CheckpointStore>, noted: Noted, latency: Latency) -> Self {
+        Self {
+            inner,
+            noted,
+            latency,
+        }
     }
 }
 
@@ -232,6 +238,7 @@ impl CheckpointStore for TracedStore {
 
     fn sync(&self) -> IoFuture<'_, ()> {
         Box::pin(async move {
+            (self.latency)(Operation::Sync).await;
             let done = self.inner.sync().await;
             self.noted.note("sync store", &done, &[]);
             done

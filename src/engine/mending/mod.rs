@@ -27,6 +27,9 @@ use crate::seams::CheckpointStore;
 
 pub use arriving::Arriving;
 
+/// So many likers are summed in a few milliseconds.
+const SMALL_RANGE_LIKERS_MAX: u64 = 32 << 10;
+
 /// Why a range was not looked at or mended. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
 pub enum MendError {
@@ -154,6 +157,13 @@ impl Mender {
         Ok(checked)
     }
 
+    /// Whether there is something in it, and so little that writes to it can wait while it is summed.
+    pub fn is_small(&self, range: usize) -> bool {
+        let posts = self.engine.directory.in_range(range);
+        let likers: u64 = posts.iter().map(|post| post.likers()).sum();
+        !posts.is_empty() && likers <= SMALL_RANGE_LIKERS_MAX
+    }
+
     /// Rebuilds the range from the last checkpoint and the log, and puts right what can be told to be wrong.
     pub async fn check(&self, range: usize, hearsay: &Hearsay) -> Result<Checked, MendError> {
         let rebuilt = self.rebuilt(range).await;
@@ -224,6 +234,22 @@ impl Mender {
             before,
             after,
             difference,
+        })
+    }
+
+    /// What memory holds of the range is right, as an operator decided: the kept sum follows it, and so do the rows.
+    pub async fn keep(&self, range: usize) -> Result<Taken, MendError> {
+        let still = self.still(range).await?;
+        let (before, after) = (still.kept, still.memory);
+        let waits = self.correct(&still, after)?;
+        self.engine.mark_range_changed(range);
+        drop(still);
+        waits.await?;
+        Ok(Taken {
+            range,
+            before,
+            after,
+            difference: Difference::default(),
         })
     }
 
