@@ -258,12 +258,12 @@ impl<'a> Running<'a> {
         soundness.check(inner.failures.is_empty(), || inner.failures.join("; "));
         verdicts.push(soundness.verdict("nodes run"));
         let history = &inner.history;
-        let alarms = counts.get("ranges_diverged").copied();
+        let count_of = |name| counts.get(name).copied().unwrap_or_default();
+        let alarms = count_of("ranges_diverged") + count_of("ranges_mended");
         let mut alarmed = Findings::default();
-        alarmed.check(
-            !history.damaged.is_empty() || alarms.is_none_or(|alarms| alarms == 0),
-            || "regions found ranges different, and nothing was damaged".to_owned(),
-        );
+        alarmed.check(!history.damaged.is_empty() || alarms == 0, || {
+            format!("{alarms} ranges were found different or mended, and nothing was damaged")
+        });
         verdicts.push(alarmed.verdict("no false alarm"));
         if let Some(state) = states.first().filter(|_| is_equal) {
             verdicts.push(checkers::acknowledged(history, state));

@@ -18,7 +18,7 @@ use crate::engine::merge::{MergeError, merge_stage};
 use crate::engine::rebuild::RebuiltRange;
 use crate::engine::stage;
 use crate::engine::{Engine, Settlement};
-use crate::log::LogReader;
+use crate::log::{LogReader, Position};
 use crate::node::gauges::Warnings;
 use crate::replication::audits::Audits;
 use crate::replication::mending::{Mending, RangeMender};
@@ -28,7 +28,7 @@ use crate::seams::Files;
 /// How often the bytes of log are looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(250);
 /// How long what was looked at for one peer is good for the next.
-const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(1);
+const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How long after a failure a merge is tried again.
 const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Merges that wait; a node stages one snapshot at a time.
@@ -123,6 +123,17 @@ impl Pace {
     }
 }
 
+/// What the worker does next without being asked.
+struct Due {
+    /// When it is looked whether a checkpoint is due.
+    look: Instant,
+    scrub: Instant,
+    /// The range that is scrubbed then.
+    range: usize,
+    /// When the last checkpoint was made, and how far the log was.
+    last: (Instant, Position),
+}
+
 pub struct CheckpointWorker {
     pub engine: Arc<Engine>,
     pub checkpointer: Checkpointer,
@@ -133,8 +144,8 @@ pub struct CheckpointWorker {
     pub mender: Mender,
     pub audits: Arc<Audits>,
     pub counts: Arc<Counts>,
-    /// What was last looked at for a peer, and when.
-    pub looked: (Instant, RangeSet),
+    /// By range, when it was last looked at for a peer.
+    pub looked: Box<[Option<Instant>]>,
 }
 
 impl CheckpointWorker {
@@ -145,53 +156,75 @@ impl CheckpointWorker {
     }
 
     async fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
-        let mut last = (Instant::now(), self.log.synced());
-        let mut scrub = (Instant::now() + self.pace.scrub_pause(), 0);
+        let now = Instant::now();
+        let mut due = Due {
+            look: now + LOOK_EVERY,
+            scrub: now + self.pace.scrub_pause(),
+            range: 0,
+            last: (now, self.log.synced()),
+        };
         loop {
-            let wait = scrub.0.saturating_duration_since(Instant::now());
-            match tokio::time::timeout(wait.min(LOOK_EVERY), jobs.recv()).await {
-                Ok(None) => return,
-                Ok(Some(Job::Merge(done))) => answer(done, self.merge().await),
-                Ok(Some(Job::Check(range, hearsay, done))) => {
-                    let outcome = self.mender.check(range, &hearsay).await;
-                    let rows =
-                        matches!(&outcome, Ok(checked) if checked.outcome == Outcome::RowsMended);
-                    answer(done, outcome);
-                    if rows {
-                        self.checkpoint().await;
-                    }
-                }
-                Ok(Some(Job::Look(ranges, done))) => answer(done, self.look(ranges).await),
-                Ok(Some(Job::Keep(range, done))) => answer(done, self.mender.keep(range).await),
-                Ok(Some(Job::Take(range, expected, done))) => {
-                    answer(done, self.mender.take(*range, expected).await);
-                }
+            let at = due.look.min(due.scrub);
+            if at <= Instant::now() {
+                // However many jobs wait: those who ask must not keep the log from being cut.
+                self.tend(&mut due).await;
+                continue;
+            }
+            match tokio::time::timeout_at(at, jobs.recv()).await {
                 Ok(Some(Job::Finish(done))) => {
                     return answer(done, self.last_checkpoint().await);
                 }
-                Err(_) => {
-                    // Who filled the disk may have left it, and nobody says so.
-                    self.engine.queue().room().retry();
-                    if scrub.0 <= Instant::now() {
-                        self.scrub(scrub.1).await;
-                        let next = scrub.0 + self.pace.scrub_pause();
-                        scrub = (next.max(Instant::now()), (scrub.1 + 1) % RANGES);
-                    }
-                    let grown = self.log.synced().0 - last.1.0;
-                    let is_due =
-                        last.0.elapsed() >= self.pace.interval || grown >= self.pace.log_bytes;
-                    let is_settled = self.engine.settlement() == Settlement::Settled;
-                    match (is_due && is_settled, grown > 0) {
-                        (true, true) => self.checkpoint().await,
-                        (true, false) => self.cut().await,
-                        (false, _) => {}
-                    }
-                    if is_due {
-                        last = (Instant::now(), self.log.synced());
-                    }
-                }
+                Ok(Some(job)) => self.perform(job).await,
+                Ok(None) => return,
+                Err(_) => {}
             }
         }
+    }
+
+    async fn perform(&mut self, job: Job) {
+        match job {
+            Job::Merge(done) => answer(done, self.merge().await),
+            Job::Check(range, hearsay, done) => {
+                let outcome = self.mender.check(range, &hearsay).await;
+                let rows =
+                    matches!(&outcome, Ok(checked) if checked.outcome == Outcome::RowsMended);
+                answer(done, outcome);
+                if rows {
+                    self.checkpoint().await;
+                }
+            }
+            Job::Look(_, done) if done.is_closed() => {}
+            Job::Look(ranges, done) => answer(done, self.look(ranges).await),
+            Job::Keep(range, done) => answer(done, self.keep(range).await),
+            Job::Take(range, expected, done) => {
+                answer(done, self.mender.take(*range, expected).await);
+            }
+            Job::Finish(done) => answer(done, self.last_checkpoint().await),
+        }
+    }
+
+    /// What time brings: a scrub, a checkpoint, a cut of the log.
+    async fn tend(&mut self, due: &mut Due) {
+        // Who filled the disk may have left it, and nobody says so.
+        self.engine.queue().room().retry();
+        if due.scrub <= Instant::now() {
+            self.scrub(due.range).await;
+            let next = due.scrub + self.pace.scrub_pause();
+            due.scrub = next.max(Instant::now());
+            due.range = (due.range + 1) % RANGES;
+        }
+        let grown = self.log.synced().0 - due.last.1.0;
+        let is_due = due.last.0.elapsed() >= self.pace.interval || grown >= self.pace.log_bytes;
+        let is_settled = self.engine.settlement() == Settlement::Settled;
+        match (is_due && is_settled, grown > 0) {
+            (true, true) => self.checkpoint().await,
+            (true, false) => self.cut().await,
+            (false, _) => {}
+        }
+        if is_due {
+            due.last = (Instant::now(), self.log.synced());
+        }
+        due.look = Instant::now() + LOOK_EVERY;
     }
 
     async fn checkpoint(&mut self) {
@@ -247,21 +280,27 @@ impl CheckpointWorker {
         }
     }
 
-    /// A peer that asks again and again does not have it looked again and again.
+    /// What was looked at a moment ago is not looked at again for the next peer.
     async fn look(&mut self, ranges: RangeSet) -> Result<(), MendError> {
-        let (at, known) = self.looked;
-        let is_known = at.elapsed() < LOOK_AGAIN_AFTER && ranges.without(&known).is_empty();
-        if is_known {
-            return Ok(());
-        }
-        for range in ranges.iter().filter(|range| self.mender.is_small(*range)) {
+        for range in ranges.iter() {
+            let is_fresh = self.looked[range].is_some_and(|at| at.elapsed() < LOOK_AGAIN_AFTER);
+            if is_fresh || !self.mender.is_small(range) {
+                continue;
+            }
             let checked = self.mender.scrub(range, false).await?;
             if checked.outcome != Outcome::Sound {
                 self.audits.suspect(&checked);
             }
+            self.looked[range] = Some(Instant::now());
         }
-        self.looked = (Instant::now(), ranges);
         Ok(())
+    }
+
+    /// A checkpoint holds it before the operator is told.
+    async fn keep(&mut self, range: usize) -> Result<Taken, MendError> {
+        let kept = self.mender.keep(range).await?;
+        self.checkpoint().await;
+        Ok(kept)
     }
 
     /// An unsettled node takes no checkpoint but the merge's.

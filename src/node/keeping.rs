@@ -4,7 +4,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::oneshot;
-use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::health::Health;
@@ -12,7 +11,7 @@ use crate::api::server::{ConnectionLimits, ServeError, serve_clients};
 use crate::api::{Api, Gauges};
 use crate::config::Config;
 use crate::counts::Counts;
-use crate::crdt::ranges::RangeSet;
+use crate::crdt::fingerprint::RANGES;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::Engine;
 use crate::engine::checkpoint::{Checkpointer, Kept, LogHolds, Retention};
@@ -107,7 +106,7 @@ impl Keeping {
             mender,
             audits: audits.clone(),
             counts: counts.clone(),
-            looked: (Instant::now(), RangeSet::default()),
+            looked: vec![None; RANGES].into(),
         };
         let (checkpoints, checkpointing) = worker.start();
         let (committing, log_failed) = watch_log(committer);

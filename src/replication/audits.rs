@@ -29,7 +29,10 @@ const TRIES_MAX: u32 = 3;
 /// What a region was last known to hold of a range, compared with the sum kept here.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Heard {
-    Equal,
+    Equal {
+        /// It has said so since the dispute began.
+        is_fresh: bool,
+    },
     /// By how much its sum differs.
     Different(Fingerprint),
     /// It differed before the range was changed here; it has not said anything since.
@@ -52,6 +55,8 @@ struct Dispute {
     own: Own,
     /// The scrub found that the entries are not those of the kept sum, and nothing was put right since.
     is_suspected: bool,
+    /// An operator holds what is here to be right.
+    is_chosen: bool,
     /// Heard when the state was last looked at.
     checked_with: Hearsay,
     again: Instant,
@@ -142,7 +147,9 @@ impl Audits {
         for one in compared {
             let range = state.ranges.entry(one.range).or_default();
             let heard = match one.is_equal() {
-                true => Heard::Equal,
+                true => Heard::Equal {
+                    is_fresh: range.dispute.is_some(),
+                },
                 false => Heard::Different(one.difference()),
             };
             range.heard.insert(peer.region.clone(), heard);
@@ -154,7 +161,7 @@ impl Audits {
                     "{} and {} hold the same events of a range and different state",
                     own.region, peer.region
                 );
-                range.dispute = Some(self.dispute());
+                range.begin(self.dispute());
             }
         }
         self.follow(&mut state);
@@ -170,7 +177,7 @@ impl Audits {
                 "{}: the entries of a range are not those that its changes made",
                 self.engine.own().region
             );
-            range.dispute = Some(self.dispute());
+            range.begin(self.dispute());
         }
         if let Some(dispute) = &mut range.dispute {
             dispute.own = Own::Unchecked;
@@ -184,6 +191,7 @@ impl Audits {
             since_ms: self.engine.now_ms(),
             own: Own::Unchecked,
             is_suspected: false,
+            is_chosen: false,
             checked_with: Hearsay::default(),
             again: Instant::now(),
             failures: BTreeMap::new(),
@@ -249,6 +257,7 @@ impl Audits {
         if let Some(dispute) = &mut range.dispute {
             dispute.own = Own::Sound;
             dispute.is_suspected = false;
+            dispute.is_chosen = *from == self.engine.own().region;
         }
         self.follow(&mut state);
     }
@@ -347,18 +356,28 @@ impl Audits {
     }
 }
 
+impl Dispute {
+    /// Whether none of these regions gives the range.
+    fn have_failed(&self, regions: Vec<&Region>) -> bool {
+        let failures = |region| self.failures.get(region).copied().unwrap_or_default();
+        regions
+            .into_iter()
+            .all(|region| failures(region) >= TRIES_MAX)
+    }
+}
+
 impl Range {
     fn unequal(&self) -> impl Iterator<Item = &Region> {
         let unequal = self
             .heard
             .iter()
-            .filter(|(_, heard)| **heard != Heard::Equal);
+            .filter(|(_, heard)| !matches!(heard, Heard::Equal { .. }));
         unequal.map(|(region, _)| region)
     }
 
     fn equal(&self) -> impl Iterator<Item = &Region> {
         let equal = self.heard.iter();
-        let equal = equal.filter(|(_, heard)| **heard == Heard::Equal);
+        let equal = equal.filter(|(_, heard)| matches!(heard, Heard::Equal { .. }));
         equal.map(|(region, _)| region)
     }
 
@@ -368,10 +387,20 @@ impl Range {
 
     /// The range was changed here: what was heard before tells who must speak again.
     fn forget(&mut self) {
-        self.heard.retain(|_, heard| *heard != Heard::Equal);
+        self.heard
+            .retain(|_, heard| !matches!(heard, Heard::Equal { .. }));
         self.heard
             .values_mut()
             .for_each(|heard| *heard = Heard::Before);
+    }
+
+    fn begin(&mut self, dispute: Dispute) {
+        for heard in self.heard.values_mut() {
+            if let Heard::Equal { is_fresh } = heard {
+                *is_fresh = false;
+            }
+        }
+        self.dispute = Some(dispute);
     }
 
     /// Regions that have the sum that is kept here. This node is one of them if its entries have it too.
@@ -394,8 +423,15 @@ impl Range {
         largest.map_or((None, Vec::new()), |(by, regions)| (Some(by), regions))
     }
 
-    /// At least two regions hold something else in common, and more than hold what is here.
+    /// At least two regions hold something else in common, and more than hold what is here. Where this node's entries
+    /// are not those of the kept sum, and a region has that sum now, no vote is needed: chance makes no two sums equal,
+    /// but many may have one's damage.
     fn majority(&self, dispute: &Dispute) -> Option<(Vec<&Region>, Fingerprint)> {
+        let mut heard = self.heard.values();
+        let is_proved = heard.any(|heard| *heard == Heard::Equal { is_fresh: true });
+        if dispute.own == Own::Unclear && is_proved {
+            return None;
+        }
         let (by, regions) = self.against();
         let wins = regions.len() >= 2 && regions.len() > self.supporters(dispute);
         wins.then_some((regions, by?))
@@ -403,13 +439,14 @@ impl Range {
 
     fn is_known_right(&self, dispute: &Dispute) -> bool {
         let supporters = self.supporters(dispute);
-        dispute.own == Own::Sound && supporters >= 2 && supporters > self.against().1.len()
+        let is_shared = supporters >= 2 && supporters > self.against().1.len();
+        dispute.is_chosen || dispute.own == Own::Sound && is_shared
     }
 
     fn hearsay(&self) -> Hearsay {
         let differences = self.heard.values().filter_map(|heard| match heard {
             Heard::Different(by) => Some(*by),
-            Heard::Equal | Heard::Before => None,
+            Heard::Equal { .. } | Heard::Before => None,
         });
         Hearsay {
             is_shared: self.is_shared(),
@@ -447,21 +484,16 @@ impl Range {
         }
     }
 
-    /// Neither this node nor the other regions can tell who is right.
+    /// Neither this node nor the other regions can tell who is right, or those who can do not give it.
     fn is_undecided(&self, dispute: &Dispute) -> bool {
-        let is_open = match dispute.own {
+        if let Some((regions, _)) = self.majority(dispute) {
+            return dispute.have_failed(regions);
+        }
+        match dispute.own {
             Own::Unchecked => false,
-            Own::Sound => !self.is_known_right(dispute),
-            Own::Unclear => self.is_out_of_reach(dispute),
-        };
-        let is_waiting = self.heard.values().any(|heard| *heard == Heard::Before);
-        is_open && !is_waiting && self.majority(dispute).is_none()
-    }
-
-    /// Whether no region that had the right sum gives it.
-    fn is_out_of_reach(&self, dispute: &Dispute) -> bool {
-        let failures = |region| dispute.failures.get(region).copied().unwrap_or_default();
-        self.equal().all(|region| failures(region) >= TRIES_MAX)
+            Own::Sound => !self.is_known_right(dispute) && self.against().1.len() > 0,
+            Own::Unclear => dispute.have_failed(self.equal().collect()),
+        }
     }
 
     /// What is done about it, in words.
@@ -469,13 +501,16 @@ impl Range {
         let (_, against) = self.against();
         match dispute.own {
             Own::Unchecked => "being compared with this node's checkpoint and log".to_owned(),
+            _ if dispute.is_chosen => {
+                "held to be right here, as an operator chose; the others are to take it".to_owned()
+            }
             _ if self.heard.values().any(|heard| *heard == Heard::Before) => {
                 "put right here; the other regions have not compared it yet".to_owned()
             }
             _ if self.majority(dispute).is_some() => {
                 format!("taken from {}: {} regions agree on it", against[0], against.len())
             }
-            Own::Unclear if !self.is_out_of_reach(dispute) => {
+            Own::Unclear if !self.is_undecided(dispute) => {
                 "memory, checkpoint and log do not agree here; taken from a region whose sum is right".to_owned()
             }
             Own::Unclear => format!(
@@ -512,12 +547,15 @@ mod tests {
             since_ms: 0,
             own,
             is_suspected: false,
+            is_chosen: false,
             checked_with: Hearsay::default(),
             again: Instant::now(),
             failures: BTreeMap::new(),
             told: String::new(),
         }
     }
+
+    const OLD: Heard = Heard::Equal { is_fresh: false };
 
     fn heard<const N: usize>(heard: [(&str, Heard); N]) -> Range {
         let heard = heard.map(|(name, heard)| (region(name), heard));
@@ -531,16 +569,36 @@ mod tests {
 
     #[test]
     fn two_regions_that_differ_alike_outvote_one_whose_sum_may_be_old() {
-        let range = heard([("af", Heard::Equal), ("ap", OTHER), ("eu", OTHER)]);
+        let range = heard([("af", OLD), ("ap", OTHER), ("eu", OTHER)]);
         assert_eq!(from(&range, &dispute(Own::Unclear)), Some(region("ap")));
         assert_eq!(from(&range, &dispute(Own::Sound)), None);
-        let range = heard([("af", Heard::Equal), ("ap", OTHER)]);
+        let range = heard([("af", OLD), ("ap", OTHER)]);
         assert_eq!(from(&range, &dispute(Own::Unclear)), Some(region("af")));
     }
 
     #[test]
+    fn no_vote_outweighs_a_region_that_has_the_right_sum_now() {
+        let now = Heard::Equal { is_fresh: true };
+        let mut range = heard([("af", now), ("ap", OTHER), ("eu", OTHER)]);
+        assert_eq!(from(&range, &dispute(Own::Unclear)), Some(region("af")));
+        range.begin(dispute(Own::Unclear));
+        assert_eq!(from(&range, &dispute(Own::Unclear)), Some(region("ap")));
+    }
+
+    #[test]
+    fn an_operator_is_needed_where_a_majority_gives_nothing() {
+        let range = heard([("ap", OTHER), ("eu", OTHER)]);
+        let mut dispute = dispute(Own::Sound);
+        assert!(!range.is_undecided(&dispute));
+        for name in ["ap", "eu"] {
+            dispute.failures.insert(region(name), TRIES_MAX);
+        }
+        assert!(range.is_undecided(&dispute));
+    }
+
+    #[test]
     fn an_operator_is_needed_where_nobody_gives_the_right_state() {
-        let range = heard([("af", Heard::Equal), ("ap", OTHER)]);
+        let range = heard([("af", OLD), ("ap", OTHER)]);
         let mut dispute = dispute(Own::Unclear);
         assert!(!range.is_undecided(&dispute));
         dispute.failures.insert(region("af"), TRIES_MAX);
@@ -549,7 +607,7 @@ mod tests {
 
     #[test]
     fn a_range_that_one_region_does_not_give_is_asked_of_another() {
-        for (own, said) in [(Own::Unclear, Heard::Equal), (Own::Sound, OTHER)] {
+        for (own, said) in [(Own::Unclear, OLD), (Own::Sound, OTHER)] {
             let names = ["ap", "eu"].map(region);
             let range = heard([("ap", said), ("eu", said)]);
             let mut dispute = dispute(own);

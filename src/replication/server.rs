@@ -13,6 +13,7 @@ use tonic::transport::Server;
 use tonic::{Request, Response, Status, Streaming};
 
 use crate::codec::DecodeError;
+use crate::crdt::ranges::RangeSet;
 use crate::ids::Region;
 use crate::limits::{
     GOSSIP_QUEUE_MAX, OUTGOING_FRAMES_MAX, PEER_CONNECTIONS_MAX, PEER_MESSAGE_BYTES_MAX,
@@ -22,6 +23,7 @@ use crate::replication::catch_up::{SNAPSHOT_SILENCE, SnapshotRefused, SnapshotSt
 use crate::replication::driver::{self, Call};
 use crate::replication::gossip::{self, GossipFault};
 use crate::replication::links::Direction;
+use crate::replication::mending::RangeMender;
 use crate::replication::pace::Pace;
 use crate::replication::refusals::Refusals;
 use crate::replication::{Exchange, KEEPALIVE_INTERVAL, KEEPALIVE_TIMEOUT, parts};
@@ -174,11 +176,9 @@ impl ReplicationService for PeerService {
         let exchange = self.exchange.clone();
         self.exchange.tasks.spawn(async move {
             let sending = async {
-                // Not before the answer begins: it may take longer than an asker waits for that.
                 if let Some(ranges) = first_look
-                    && let Err(error) = exchange.mender.look(ranges).await
+                    && !look(exchange.mender.as_ref(), ranges, &outgoing).await
                 {
-                    tracing::warn!(peer = %asker, %error, "ranges cannot be looked at, and no snapshot is served");
                     return;
                 }
                 send_parts(parts, &exchange.pace, outgoing).await;
@@ -200,13 +200,29 @@ fn not_begun(refused: SnapshotRefused) -> Status {
     }
 }
 
+type Outgoing = mpsc::Sender<Result<SnapshotResponse, Status>>;
+
+/// Looks at what is to be served. Not before the answer begins, for it may take longer than an asker waits for that.
+/// False where nothing can be served, or nobody waits any more.
+async fn look(mender: &dyn RangeMender, ranges: RangeSet, outgoing: &Outgoing) -> bool {
+    let looked = tokio::select! {
+        biased;
+        () = outgoing.closed() => return false,
+        looked = mender.look(ranges) => looked,
+    };
+    let Err(error) = looked else {
+        return true;
+    };
+    let refused = Status::unavailable(error.to_string());
+    if outgoing.send(Err(refused)).await.is_err() {
+        tracing::debug!("a peer gave its snapshot up");
+    }
+    false
+}
+
 /// Sends the parts as they are taken. An asker that takes none for too long is given up, so that it
 /// does not hold the log's end.
-async fn send_parts(
-    mut parts: SnapshotStream,
-    pace: &Pace,
-    outgoing: mpsc::Sender<Result<SnapshotResponse, Status>>,
-) {
+async fn send_parts(mut parts: SnapshotStream, pace: &Pace, outgoing: Outgoing) {
     while let Some(part) = parts.next().await {
         let part = part.map_err(|error| Status::aborted(error.to_string()));
         let is_last = part.is_err();

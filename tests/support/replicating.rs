@@ -2,20 +2,19 @@
 
 #![allow(dead_code, reason = "each test binary uses its own part")]
 
-use std::future::Future;
-use std::pin::Pin;
 use std::sync::Arc;
 
 use likewise::adapters::fixed_membership::FixedMembership;
 use likewise::adapters::system::SeededRandomness;
 use likewise::crdt::fingerprint::Fingerprint;
+use likewise::crdt::ranges::RangeSet;
 use likewise::engine::Engine;
-use likewise::engine::mending::{Checked, Hearsay, MendError, Taken};
+use likewise::engine::mending::{Checked, Hearsay, Taken};
 use likewise::engine::rebuild::RebuiltRange;
 use likewise::log::LogReader;
 use likewise::replication::audits::Audits;
 use likewise::replication::catch_up::SnapshotParts;
-use likewise::replication::mending::RangeMender;
+use likewise::replication::mending::{Mending, RangeMender};
 use likewise::replication::trust::AllowedRegions;
 use likewise::replication::{PeerEndpoint, ReplicationOptions, ReplicationParts, links_to_dial};
 use likewise::seams::Transport;
@@ -70,19 +69,19 @@ pub fn parts(
 struct Unmended;
 
 impl RangeMender for Unmended {
-    fn check(
-        &self,
-        range: usize,
-        hearsay: Hearsay,
-    ) -> Pin<Box<dyn Future<Output = Result<Checked, MendError>> + Send + '_>> {
+    fn check(&self, range: usize, hearsay: Hearsay) -> Mending<'_, Checked> {
         panic!("range {range} is disputed: {hearsay:?}");
     }
 
-    fn take(
-        &self,
-        range: RebuiltRange,
-        _expected: Option<Fingerprint>,
-    ) -> Pin<Box<dyn Future<Output = Result<Taken, MendError>> + Send + '_>> {
+    fn look(&self, _: RangeSet) -> Mending<'_, ()> {
+        Box::pin(async { Ok(()) })
+    }
+
+    fn keep(&self, range: usize) -> Mending<'_, Taken> {
+        panic!("range {range} is disputed");
+    }
+
+    fn take(&self, range: RebuiltRange, _expected: Option<Fingerprint>) -> Mending<'_, Taken> {
         panic!("range {} is disputed", range.range);
     }
 }

@@ -27,8 +27,8 @@ use crate::seams::CheckpointStore;
 
 pub use arriving::Arriving;
 
-/// So many likers are summed in a few milliseconds.
-const SMALL_RANGE_LIKERS_MAX: u64 = 32 << 10;
+/// So many likers, and shards of posts, are gone through in a few milliseconds.
+const SMALL_RANGE_MAX: u64 = 32 << 10;
 
 /// Why a range was not looked at or mended. Nothing was changed.
 #[derive(Debug, thiserror::Error)]
@@ -157,11 +157,13 @@ impl Mender {
         Ok(checked)
     }
 
-    /// Whether there is something in it, and so little that writes to it can wait while it is summed.
+    /// Whether there is or should be something in it, and so little that writes to it can wait while it is summed.
     pub fn is_small(&self, range: usize) -> bool {
         let posts = self.engine.directory.in_range(range);
         let likers: u64 = posts.iter().map(|post| post.likers()).sum();
-        !posts.is_empty() && likers <= SMALL_RANGE_LIKERS_MAX
+        let visits = likers + (posts.len() * self.engine.shards.len()) as u64;
+        let kept = self.engine.board.newest().sums.range(range);
+        (visits > 0 || kept != Fingerprint::default()) && visits <= SMALL_RANGE_MAX
     }
 
     /// Rebuilds the range from the last checkpoint and the log, and puts right what can be told to be wrong.
@@ -240,6 +242,8 @@ impl Mender {
     /// What memory holds of the range is right, as an operator decided: the kept sum follows it, and so do the rows.
     pub async fn keep(&self, range: usize) -> Result<Taken, MendError> {
         let still = self.still(range).await?;
+        // Whether figures of the running replica were lost is not to be known.
+        self.engine.rotate_epoch();
         let (before, after) = (still.kept, still.memory);
         let waits = self.correct(&still, after)?;
         self.engine.mark_range_changed(range);

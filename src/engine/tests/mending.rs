@@ -341,6 +341,34 @@ async fn what_is_not_what_was_meant_is_not_taken() {
     assert_eq!(shown(&node), before);
 }
 
+#[tokio::test]
+async fn what_memory_holds_is_kept_where_an_operator_says_so() {
+    let machine = Machine::new("eu", 1);
+    let (mut node, _) = filled(&machine).await;
+    node.engine.damage_liker(&post("p"), &user("u7"), &[]);
+    node.engine.spread_to_disk();
+    node.checkpointer.checkpoint().await.expect("stored");
+    assert!(!is_whole(&node));
+    let own = node.engine.own();
+    let kept = mender(&machine, &node).keep(range("p")).await;
+    let kept = kept.expect("kept");
+    assert_ne!(kept.before, kept.after);
+    assert_eq!((kept.difference.added, kept.difference.removed), (0, 0));
+    assert!(is_whole(&node));
+    assert_eq!(
+        check(&machine, &node, &Hearsay::default()).await.outcome,
+        Outcome::Sound
+    );
+    let held = shown(&node);
+    // Figures that were lost are not given out twice, and the checkpoint that follows holds what was kept.
+    assert_ne!(node.engine.own(), own);
+    node.checkpointer.checkpoint().await.expect("stored");
+    node.kill().await;
+    let node = machine.start().await;
+    assert!(is_whole(&node));
+    assert_eq!(shown(&node), held);
+}
+
 /// A region that is as damaged as this one may have its state from here, in a snapshot: it is no witness against one
 /// that has the sum which the changes made.
 #[tokio::test]
