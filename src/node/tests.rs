@@ -280,34 +280,55 @@ async fn a_damaged_row_is_found_by_the_scrub_and_written_again() {
     assert_eq!(seats[1].is().count("p").await, 60);
 }
 
+/// Takes a whole snapshot of some ranges of the first node, as if the second asked.
+async fn take_snapshot(seats: &[Seat], only: Vec<u32>) -> Result<(), tonic::Status> {
+    let asker = seats[1].is().node.engine.own();
+    let protocol = &seats[0].is().node.engine.options().dialect.protocol;
+    let request = SnapshotRequest {
+        protocol_min: *protocol.start(),
+        protocol_max: *protocol.end(),
+        cluster: "test".to_owned(),
+        replica: Some(write_replica(&asker)),
+        only,
+        ..SnapshotRequest::default()
+    };
+    let address = format!("http://{}", seats[0].config.peers.listen);
+    let client = ReplicationServiceClient::connect(address).await;
+    let mut client = client.expect("connects");
+    let mut parts = client.snapshot(request).await?.into_inner();
+    while parts.message().await?.is_some() {}
+    Ok(())
+}
+
 /// Neither audit nor scrub has come by. A peer is not given what memory has lost.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn ranges_are_looked_at_before_a_snapshot_is_served() {
     let seats = cluster(&["eu", "us"], (NEVER_MS, NEVER_MS)).await;
     let eu = seats[0].is();
     eu.lose_liker("us3");
-    let protocol = &eu.node.engine.options().dialect.protocol;
-    let request = SnapshotRequest {
-        protocol_min: *protocol.start(),
-        protocol_max: *protocol.end(),
-        cluster: "test".to_owned(),
-        replica: Some(write_replica(&seats[1].is().node.engine.own())),
-        ..SnapshotRequest::default()
-    };
-    let address = format!("http://{}", seats[0].config.peers.listen);
-    let ask = async || {
-        let mut client = ReplicationServiceClient::connect(address.clone())
-            .await
-            .expect("connects");
-        let mut parts = client.snapshot(request.clone()).await?.into_inner();
-        while parts.message().await?.is_some() {}
-        Ok::<(), tonic::Status>(())
-    };
-    let refused = ask().await.expect_err("its range is disputed");
+    let refused = take_snapshot(&seats, Vec::new()).await;
+    let refused = refused.expect_err("its range is disputed");
     assert!(refused.message().contains("is disputed"), "{refused}");
     until("mended", async || eu.counted("ranges_mended").await == 1).await;
     assert!(eu.is_whole());
-    ask().await.expect("a whole snapshot");
+    let whole = take_snapshot(&seats, Vec::new()).await;
+    whole.expect("a whole snapshot");
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn those_who_ask_for_snapshots_keep_no_node_from_its_checkpoints() {
+    let seats = cluster(&["eu", "us"], (NEVER_MS, NEVER_MS)).await;
+    let asking = async {
+        let mut given = 0;
+        for range in (0..255).cycle() {
+            given += usize::from(take_snapshot(&seats, vec![range, range + 1]).await.is_ok());
+            assert!(given > 0 || range < 254, "no snapshot was given");
+        }
+    };
+    tokio::select! {
+        () = checkpointed(seats[0].is()) => {}
+        () = asking => {}
+    }
 }
 
 /// Memory and disk alike: damaged, in a checkpoint, and after a restart also in the kept sum. A scrub would find the damage

@@ -491,7 +491,7 @@ impl Range {
         }
         match dispute.own {
             Own::Unchecked => false,
-            Own::Sound => !self.is_known_right(dispute) && self.against().1.len() > 0,
+            Own::Sound => !self.is_known_right(dispute) && !self.against().1.is_empty(),
             Own::Unclear => dispute.have_failed(self.equal().collect()),
         }
     }

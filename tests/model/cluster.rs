@@ -26,8 +26,10 @@ const TURNS: usize = 16;
 const FRAME_TURNS: usize = 4;
 /// How far time goes on at once: far enough for acknowledgements and relays.
 const PASS_MS: u64 = 2 * RELAY_AFTER_MS;
-/// Where two nodes refuse one another for ever, this many frames show it.
+/// More frames than a round can bring.
 const DELIVERIES_MAX: usize = 200;
+/// Nodes that refuse one another are dialled so often in a round, as those who dial wait longer and longer.
+const DIALS_MAX: usize = 2;
 /// Rounds after which a cluster that nothing holds up is equal.
 const ROUNDS: usize = 12;
 
@@ -202,7 +204,10 @@ impl Cluster {
                 self.write(at, unlike(POST, USER)).await;
             }
             Action::Sync(at) => self.sync(at).await,
-            Action::Deliver(from, to) => self.deliver(from, to).await,
+            Action::Deliver(from, to) => {
+                self.deliver(from, to).await;
+                self.redial_what_ended().await;
+            }
             Action::Crash(at) => {
                 self.spent.crashes += 1;
                 self.end_node(at).await.stop().await;
@@ -267,19 +272,21 @@ impl Cluster {
         let receiver = self.ends.get_mut(&(to, from)).expect("both ways");
         receiver.receive(&frame, now_ms).await;
         settle(FRAME_TURNS).await;
-        self.redial_what_ended().await;
     }
 
     /// A session that ended is begun anew.
     async fn redial_what_ended(&mut self) {
-        let ended = |ends: &BTreeMap<(usize, usize), End>, (a, b): (usize, usize)| {
-            ends[&(a, b)].ended.is_some() || ends[&(b, a)].ended.is_some()
-        };
-        for link in self.links.clone() {
-            if ended(&self.ends, link) {
-                self.connect(link).await;
-            }
+        for link in self.ended() {
+            self.connect(link).await;
         }
+    }
+
+    /// Links whose session has ended.
+    fn ended(&self) -> Vec<(usize, usize)> {
+        let is_ended = |(a, b): &(usize, usize)| {
+            self.ends[&(*a, *b)].ended.is_some() || self.ends[&(*b, *a)].ended.is_some()
+        };
+        self.links.iter().copied().filter(is_ended).collect()
     }
 
     async fn pass(&mut self) {
@@ -337,10 +344,20 @@ impl Cluster {
     }
 
     async fn deliver_all(&mut self) {
+        let mut dials: BTreeMap<(usize, usize), usize> = BTreeMap::new();
         for _ in 0..DELIVERIES_MAX {
+            for link in self.ended() {
+                let dials = dials.entry(link).or_default();
+                if *dials < DIALS_MAX {
+                    *dials += 1;
+                    self.connect(link).await;
+                }
+            }
+            let ended = self.ended();
             let Some((from, to)) = self.ends.iter().find_map(|(way, end)| {
+                let link = (way.0.min(way.1), way.0.max(way.1));
                 let is_due = !end.sent.is_empty() && self.ends[&(way.1, way.0)].wants_frames();
-                is_due.then_some(*way)
+                (is_due && !ended.contains(&link)).then_some(*way)
             }) else {
                 return;
             };

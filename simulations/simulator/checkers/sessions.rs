@@ -7,7 +7,9 @@ use crate::simulator::history::{Action, History, Outcome};
 pub fn sessions(history: &History) -> Verdict {
     let mut findings = Findings::default();
     for operation in &history.operations {
-        if history.is_damaged(operation) {
+        // Who unliked where the like was lost was told that there was none.
+        let pair = (operation.post.clone(), operation.user.clone());
+        if history.is_damaged(operation) || history.lost_from_memory.contains(&pair) {
             continue;
         }
         if let Action::Read {
