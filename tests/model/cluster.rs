@@ -119,8 +119,8 @@ impl Cluster {
             machine.clock = || Arc::new(StillClock);
             machine.identity = bounds.identity;
             machine.log = LogOptions {
-                segment_bytes: 16 << 10,
-                group_bytes_max: 6 << 10,
+                segment_bytes: 8 << 10,
+                group_bytes_max: 2 << 10,
                 context_bytes_max: 1 << 10,
                 ..LogOptions::default()
             };

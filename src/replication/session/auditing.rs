@@ -4,7 +4,7 @@
 //! a stated time. What cannot be compared when it comes is looked at again for a while: the events that it rests
 //! on are still being synced. A difference is answered, and so is its end, so that both sides know.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use crate::crdt::fingerprint::{Fingerprint, RANGES};
@@ -40,8 +40,8 @@ pub(super) struct Auditing {
     due_ms: u64,
     /// Where the round stands.
     next: usize,
-    /// The sums that were last sent.
-    sent: Vec<Option<Fingerprint>>,
+    /// The sums that were last sent, by range.
+    sent: BTreeMap<usize, Fingerprint>,
     /// Where the peer was found different.
     different: BTreeSet<usize>,
     /// What is to be answered.
@@ -59,7 +59,7 @@ impl Auditing {
             ranges_at_once: (at_once as usize).clamp(1, RANGES),
             due_ms: 0,
             next: 0,
-            sent: vec![None; RANGES],
+            sent: BTreeMap::new(),
             different: BTreeSet::new(),
             answers: BTreeSet::new(),
             pending: None,
@@ -87,7 +87,7 @@ impl Auditing {
         let sums = &published.sums;
         let from = self.next;
         let round = (0..RANGES).map(|at| (from + at) % RANGES);
-        let changed = round.filter(|range| self.sent[*range] != Some(sums.range(*range)));
+        let changed = round.filter(|range| self.sent.get(range) != Some(&sums.range(*range)));
         chosen.extend(changed.take(AUDIT_CHANGED_MAX));
         chosen.extend((0..self.ranges_at_once).map(|at| (from + at) % RANGES));
         self.next = (from + self.ranges_at_once) % RANGES;
@@ -96,7 +96,7 @@ impl Auditing {
 
     pub fn note_sent(&mut self, ranges: &[RangeState]) {
         for state in ranges {
-            self.sent[state.range] = Some(state.sum);
+            self.sent.insert(state.range, state.sum);
         }
     }
 
