@@ -31,7 +31,7 @@ const LOOK_EVERY: Duration = Duration::from_millis(250);
 const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 /// How long after a failure a merge is tried again.
 const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(1);
-/// Merges that wait; a node stages one snapshot at a time.
+/// Jobs that wait; who asks for more waits with them.
 const JOBS_MAX: usize = 1;
 
 enum Job {
@@ -171,10 +171,13 @@ impl CheckpointWorker {
                 continue;
             }
             match tokio::time::timeout_at(at, jobs.recv()).await {
-                Ok(Some(Job::Finish(done))) => {
-                    return answer(done, self.last_checkpoint().await);
+                Ok(Some(job)) => {
+                    let is_last = matches!(job, Job::Finish(_));
+                    self.perform(job).await;
+                    if is_last {
+                        return;
+                    }
                 }
-                Ok(Some(job)) => self.perform(job).await,
                 Ok(None) => return,
                 Err(_) => {}
             }

@@ -161,7 +161,7 @@ impl Audits {
                     "{} and {} hold the same events of a range and different state",
                     own.region, peer.region
                 );
-                range.begin(self.dispute());
+                range.begin(Dispute::new(self.engine.now_ms()));
             }
         }
         self.follow(&mut state);
@@ -177,26 +177,13 @@ impl Audits {
                 "{}: the entries of a range are not those that its changes made",
                 self.engine.own().region
             );
-            range.begin(self.dispute());
+            range.begin(Dispute::new(self.engine.now_ms()));
         }
         if let Some(dispute) = &mut range.dispute {
             dispute.own = Own::Unchecked;
             dispute.is_suspected = true;
         }
         self.follow(&mut state);
-    }
-
-    fn dispute(&self) -> Dispute {
-        Dispute {
-            since_ms: self.engine.now_ms(),
-            own: Own::Unchecked,
-            is_suspected: false,
-            is_chosen: false,
-            checked_with: Hearsay::default(),
-            again: Instant::now(),
-            failures: BTreeMap::new(),
-            told: String::new(),
-        }
     }
 
     /// What this node's checkpoint and log say of a disputed range.
@@ -357,6 +344,19 @@ impl Audits {
 }
 
 impl Dispute {
+    fn new(since_ms: u64) -> Self {
+        Self {
+            since_ms,
+            own: Own::Unchecked,
+            is_suspected: false,
+            is_chosen: false,
+            checked_with: Hearsay::default(),
+            again: Instant::now(),
+            failures: BTreeMap::new(),
+            told: String::new(),
+        }
+    }
+
     /// Whether none of these regions gives the range.
     fn have_failed(&self, regions: Vec<&Region>) -> bool {
         let failures = |region| self.failures.get(region).copied().unwrap_or_default();
@@ -544,14 +544,8 @@ mod tests {
 
     fn dispute(own: Own) -> Dispute {
         Dispute {
-            since_ms: 0,
             own,
-            is_suspected: false,
-            is_chosen: false,
-            checked_with: Hearsay::default(),
-            again: Instant::now(),
-            failures: BTreeMap::new(),
-            told: String::new(),
+            ..Dispute::new(0)
         }
     }
 

@@ -227,16 +227,7 @@ impl Mender {
             tracing::info!(range, %fresh, "figures of the running replica fall: it goes on under a fresh epoch");
         }
         let difference = self.engine.replace_range(&still.frozen, other);
-        let before = still.kept;
-        let waits = self.correct(&still, after)?;
-        drop(still);
-        waits.await?;
-        Ok(Taken {
-            range,
-            before,
-            after,
-            difference,
-        })
+        self.settle(still, after, difference).await
     }
 
     /// What memory holds of the range is right, as an operator decided: the kept sum follows it, and so do the rows.
@@ -244,16 +235,28 @@ impl Mender {
         let still = self.still(range).await?;
         // Whether figures of the running replica were lost is not to be known.
         self.engine.rotate_epoch();
-        let (before, after) = (still.kept, still.memory);
-        let waits = self.correct(&still, after)?;
         self.engine.mark_range_changed(range);
+        let after = still.memory;
+        self.settle(still, after, Difference::default()).await
+    }
+
+    /// The kept sum follows what is in place now, durably.
+    async fn settle(
+        &self,
+        still: Still,
+        after: Fingerprint,
+        difference: Difference,
+    ) -> Result<Taken, MendError> {
+        let waits = self.correct(&still, after)?;
+        let (range, before) = (still.frozen.range, still.kept);
+        // Writes go on while it becomes durable.
         drop(still);
         waits.await?;
         Ok(Taken {
             range,
             before,
             after,
-            difference: Difference::default(),
+            difference,
         })
     }
 
