@@ -3,6 +3,7 @@
 
 use std::time::Duration;
 
+use super::checkers::Vectors;
 use super::history::Recorder;
 use super::world::World;
 use super::world::machine::Command;
@@ -19,24 +20,33 @@ pub struct Operator {
 }
 
 impl Operator {
-    /// Has machines that may be damaged take the ranges on which nobody can decide from another one: first from those that
-    /// are whole, then, where these cannot help, from any, or has them keep their own.
-    pub fn look(&mut self, world: &World, core: &[usize], recorder: &Recorder, healed: Duration) {
+    /// Has machines that may be damaged settle the ranges on which nobody can decide: by the state of one that is whole
+    /// and knows all that they know, then by their own, then by any.
+    pub fn look(
+        &mut self,
+        world: &World,
+        core: &[usize],
+        vectors: &Vectors,
+        recorder: &Recorder,
+        healed: Duration,
+    ) {
         let now = recorder.now();
         if now < self.next_look.max(healed + PATIENCE) {
             return;
         }
         self.next_look = now + PATIENCE;
-        let is_damaged = |number: &usize| recorder.lock().history.may_have_damage(*number);
-        let (damaged, whole): (Vec<usize>, Vec<usize>) = core.iter().partition(|it| is_damaged(it));
-        let sources: Vec<usize> = whole.into_iter().chain(damaged.iter().copied()).collect();
-        let from = sources[self.turn % sources.len()];
-        self.turn += 1;
-        let is_damage_chosen = damaged.contains(&from);
-        let region = world.machine(from).region();
-        for number in damaged {
+        let is_damaged = |number: usize| recorder.lock().history.may_have_damage(number);
+        for number in core.iter().copied().filter(|number| is_damaged(*number)) {
             let machine = world.machine(number);
             let Some(seen) = machine.seen() else { continue };
+            let mut sources: Vec<usize> = core.to_vec();
+            sources.sort_by_key(|source| {
+                let is_best = !is_damaged(*source) && vectors.covers(*source, number);
+                (!is_best, *source != number)
+            });
+            let from = sources[self.turn % sources.len()];
+            let is_damage_chosen = is_damaged(from);
+            let region = world.machine(from).region();
             let disputes = seen.audits.disputes().into_iter();
             for dispute in disputes.filter(|dispute| dispute.is_undecided) {
                 recorder.tell(format!(
@@ -48,5 +58,6 @@ impl Operator {
                 machine.command(Command::Repair(dispute.range, region.to_owned()));
             }
         }
+        self.turn += 1;
     }
 }

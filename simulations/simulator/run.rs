@@ -140,8 +140,9 @@ impl<'a> Running<'a> {
             let core = self.core();
             if !probe::are_equal(&self.world, &core) {
                 self.converged_after = None;
+                let vectors = &self.probe.vectors;
                 self.operator
-                    .look(&self.world, &core, &self.recorder, healed);
+                    .look(&self.world, &core, vectors, &self.recorder, healed);
                 continue;
             }
             if self.converged_after.is_none() {

@@ -45,7 +45,7 @@ pub const TWO: Bounds = Bounds {
     clones: 1,
     breaks: 1,
     passes: 1,
-    depth: 3,
+    depth: 4,
     identity: Identity::Fresh,
 };
 
@@ -196,7 +196,9 @@ impl Model for Search {
     }
 
     fn actions(&self, state: &State, actions: &mut Vec<Action>) {
-        actions.extend(&state.possible);
+        if state.path.len() < self.bounds.depth {
+            actions.extend(&state.possible);
+        }
     }
 
     fn next_state(&self, state: &State, action: Action) -> Option<State> {
@@ -210,10 +212,6 @@ impl Model for Search {
             Property::always(ONE_MAKER, |_, state: &State| !state.breaks(ONE_MAKER)),
             Property::always(CONVERGENCE, |_, state: &State| !state.breaks(CONVERGENCE)),
         ]
-    }
-
-    fn within_boundary(&self, state: &State) -> bool {
-        state.path.len() <= self.bounds.depth
     }
 }
 

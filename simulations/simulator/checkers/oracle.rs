@@ -50,6 +50,8 @@ fn first_difference<K: Ord + Debug, V: PartialEq + Debug>(
 struct Told {
     liked: HashSet<NamedSeq>,
     removed: HashSet<NamedSeq>,
+    /// Named by an acknowledged unlike that did not tell who removed them: it, or an earlier one, which may be lost.
+    named: HashSet<NamedSeq>,
     /// Likes that may have happened, or may be lost.
     unsure_likes: usize,
     unsure_unlikes: usize,
@@ -82,7 +84,7 @@ fn told(history: &History) -> BTreeMap<(String, String), Told> {
                 } else {
                     pair.removed.extend(removed);
                     if let Action::UnlikeById(named) = &operation.action {
-                        pair.removed.extend(named.iter().cloned());
+                        pair.named.extend(named.iter().cloned());
                     }
                 }
             }
@@ -90,6 +92,9 @@ fn told(history: &History) -> BTreeMap<(String, String), Told> {
             Outcome::Unknown | Outcome::Pending => pair.unsure_unlikes += 1,
             Outcome::Refused(_) | Outcome::NotReached | Outcome::Added | Outcome::Shown { .. } => {}
         }
+    }
+    for pair in pairs.values_mut().filter(|pair| pair.unsure_unlikes == 0) {
+        pair.removed.extend(pair.named.drain());
     }
     pairs
 }

@@ -108,6 +108,18 @@ fn what_is_unknown_may_be_either_and_nothing_else() {
 }
 
 #[test]
+fn an_unlike_that_finds_its_likes_removed_is_as_sure_as_what_removed_them() {
+    let by_id = || {
+        let outcome = Outcome::Unliked { removed: vec![] };
+        operation(Action::UnlikeById(vec![dot(1)]), outcome)
+    };
+    bad([liked(1, &[]), by_id()], &[1]);
+    bad([liked(1, &[]), unliked(&[1]), by_id()], &[1]);
+    let maybe_unlike = operation(Action::Unlike, Outcome::Unknown);
+    good([liked(1, &[]), maybe_unlike, by_id()], &[1]);
+}
+
+#[test]
 fn a_retry_that_succeeds_tells_what_came_of_all_tries() {
     let first = operation(Action::Unlike, Outcome::Unknown);
     let mut second = unliked(&[]);

@@ -29,6 +29,15 @@ impl Vectors {
         self.newest.get(&machine)
     }
 
+    /// Whether the first machine knows all that the second one had published.
+    pub fn covers(&self, knower: usize, other: usize) -> bool {
+        let Some(known) = self.newest(knower) else {
+            return false;
+        };
+        let mut entries = self.newest(other).into_iter().flatten();
+        entries.all(|(replica, seq)| known.get(replica).is_some_and(|known| known >= seq))
+    }
+
     /// The machine's folder is another one now.
     pub fn begin_anew(&mut self, machine: usize) {
         self.newest.remove(&machine);
