@@ -1,6 +1,7 @@
 //! Who chooses where no majority decides which region is right, as operators do: from what they know besides.
 //! This one knows whose memory was damaged.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use super::checkers::Vectors;
@@ -10,13 +11,14 @@ use super::world::machine::Command;
 
 /// What regions can settle by themselves is settled by then.
 const PATIENCE: Duration = Duration::from_secs(20);
+/// A choice has had its effect by then.
+const AGAIN_AFTER: Duration = Duration::from_secs(10);
 
 /// See the module.
 #[derive(Default)]
 pub struct Operator {
-    next_look: Duration,
-    /// How often something was chosen.
-    turn: usize,
+    /// By machine and range, when something was chosen last, and how often.
+    chosen: BTreeMap<(usize, usize), (Duration, usize)>,
 }
 
 impl Operator {
@@ -31,10 +33,9 @@ impl Operator {
         healed: Duration,
     ) {
         let now = recorder.now();
-        if now < self.next_look.max(healed + PATIENCE) {
+        if now < healed + PATIENCE {
             return;
         }
-        self.next_look = now + PATIENCE;
         let is_damaged = |number: usize| recorder.lock().history.may_have_damage(number);
         for number in core.iter().copied().filter(|number| is_damaged(*number)) {
             let machine = world.machine(number);
@@ -44,20 +45,24 @@ impl Operator {
                 let is_best = !is_damaged(*source) && vectors.covers(*source, number);
                 (!is_best, *source != number)
             });
-            let from = sources[self.turn % sources.len()];
-            let is_damage_chosen = is_damaged(from);
-            let region = world.machine(from).region();
             let disputes = seen.audits.disputes().into_iter();
             for dispute in disputes.filter(|dispute| dispute.is_undecided) {
+                let chosen = self.chosen.entry((number, dispute.range));
+                let (last, times) = chosen.or_default();
+                if *times > 0 && now < *last + AGAIN_AFTER {
+                    continue;
+                }
+                let from = sources[*times % sources.len()];
+                (*last, *times) = (now, *times + 1);
+                let region = world.machine(from).region();
                 recorder.tell(format!(
                     "the operator has {} take range {} from {region}",
                     machine.name(),
                     dispute.range
                 ));
-                recorder.lock().history.is_damage_chosen |= is_damage_chosen;
+                recorder.lock().history.is_damage_chosen |= is_damaged(from);
                 machine.command(Command::Repair(dispute.range, region.to_owned()));
             }
         }
-        self.turn += 1;
     }
 }
