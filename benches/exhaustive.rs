@@ -21,8 +21,8 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 const THREADS: usize = 2;
 /// Actions in one run where nothing is said. In a chain of three more can happen at each step.
-const DEPTH: usize = 6;
-const DEPTH_OF_THE_CHAIN: usize = 5;
+const DEPTH: usize = 7;
+const DEPTH_OF_THE_CHAIN: usize = 6;
 
 fn main() -> ExitCode {
     let mut given = std::env::args().filter_map(|argument| argument.parse().ok());
