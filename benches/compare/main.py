@@ -53,7 +53,7 @@ def build(given):
 
 def measures(rows):
     """Each measurement once, in the order of the table."""
-    return list(dict.fromkeys(row.measure for row in rows if row.measure))
+    return list(dict.fromkeys(row.measure for row in rows))
 
 
 def measure(report, rows, rounds, sizes, tools, folder):

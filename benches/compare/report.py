@@ -29,8 +29,6 @@ class Report:
 
     def verdict(self, row, goal):
         """Whether a goal is met, or why that is not known, which counts as not met."""
-        if row.missing:
-            return row.missing
         value = self.median(goal.figure)
         if value is None:
             why = self.failures.get(row.measure.__name__, ["it was not measured"])
@@ -52,7 +50,7 @@ class Report:
             for goal in row.goals:
                 verdict = self.verdict(row, goal).replace("|", "/")
                 lines.append(self._line(goal.figure, goal.what, goal.bound(), verdict))
-            failed = self.failures.get(row.measure.__name__) if row.measure else None
+            failed = self.failures.get(row.measure.__name__)
             for name, what in row.figures.items():
                 why = "" if row.goals or not failed else f"FAILED: {failed[-1]}".replace("|", "/")
                 lines.append(self._line(name, what, "", why))

@@ -20,6 +20,7 @@ use crate::api::Api;
 use crate::api::answers::Namer;
 use crate::api::error::ApiError;
 use crate::api::malformed;
+use crate::engine::Serving;
 use crate::engine::command::{Command, Write};
 use crate::engine::requests::{Done, Outcome};
 use crate::engine::write::Written;
@@ -49,6 +50,7 @@ impl Api {
             refused,
             items,
             include_like_ids,
+            include_figures,
             seen,
         } = batch::check(self.engine.cluster(), batch)?;
         self.check_seen("batch.token", &seen)?;
@@ -67,6 +69,10 @@ impl Api {
         let write = Arc::new(write);
         let written = self.write(write.clone(), applied).await?;
         self.fill_in(&mut result, &write, &places, &written);
+        if include_figures && self.engine.serving() == Serving::Ready {
+            result.figures = vec![0; items];
+            self.fill_in_figures(&mut result.figures, &write, &places);
+        }
         result.token = match seen.is_empty() {
             true => written.token.to_string(),
             false => self.token_now(&seen),
@@ -91,6 +97,33 @@ impl Api {
         }
         result.errors.sort_by_key(|error| error.index);
     }
+
+    /// The figures of the good items, each looked up once for items of one thing that follow on one another.
+    fn fill_in_figures(&self, figures: &mut [i64], write: &Write, places: &[u32]) {
+        let items = write.commands.iter().zip(places);
+        let items: Vec<_> = items.collect();
+        for run in items.chunk_by(|(a, _), (b, _)| counts_the_same(a, b)) {
+            let (command, _) = run[0];
+            let figure = match command {
+                Command::Add { .. } => self.value(command).unwrap_or_default(),
+                Command::Like { post, .. } | Command::Unlike { post, .. } => {
+                    self.engine.count(post) as i64
+                }
+            };
+            for (_, place) in run {
+                figures[**place as usize] = figure;
+            }
+        }
+    }
+}
+
+/// Whether two commands change the same figure.
+fn counts_the_same(a: &Command, b: &Command) -> bool {
+    let counter = |command: &Command| match command {
+        Command::Add { counter, .. } => Some(counter.clone()),
+        Command::Like { .. } | Command::Unlike { .. } => None,
+    };
+    a.post() == b.post() && counter(a) == counter(b)
 }
 
 fn item_error(index: u32, error: impl Into<ApiError>) -> ItemError {

@@ -48,7 +48,8 @@ impl Api {
         Ok(AddResponse { value, token })
     }
 
-    fn value(&self, command: &Command) -> Option<i64> {
+    /// What a counter is that the command adds to.
+    pub(super) fn value(&self, command: &Command) -> Option<i64> {
         let Command::Add { post, counter, .. } = command else {
             return None;
         };

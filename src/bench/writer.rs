@@ -200,7 +200,7 @@ impl Writer {
     }
 
     fn settle(&self, flow: &Flow, answer: BatchAnswer) {
-        let sent = flow.sent.lock().remove(&answer.request_id);
+        let sent = flow.sent.lock().remove(&answer.batch.request_id);
         let Some(sent) = sent else {
             self.meters
                 .trouble("a batch was answered that was not sent");

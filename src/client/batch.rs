@@ -18,6 +18,7 @@ pub struct Batch {
     counters: Dictionary,
     deltas: Vec<i64>,
     include_like_ids: bool,
+    include_figures: bool,
 }
 
 impl Default for Batch {
@@ -31,6 +32,7 @@ impl Default for Batch {
             counters: Dictionary::default(),
             deltas: Vec::new(),
             include_like_ids: false,
+            include_figures: false,
         }
     }
 }
@@ -44,6 +46,12 @@ impl Batch {
     /// Asks for the like ids of each item.
     pub fn include_like_ids(mut self) -> Self {
         self.include_like_ids = true;
+        self
+    }
+
+    /// Asks for the figure of each item: likers of the post, or the counter's value.
+    pub fn include_figures(mut self) -> Self {
+        self.include_figures = true;
         self
     }
 
@@ -110,6 +118,7 @@ impl From<Batch> for v1::WriteBatch {
             counter_indexes,
             deltas: batch.deltas,
             include_like_ids: batch.include_like_ids,
+            include_figures: batch.include_figures,
             // What was seen is known when the batch is sent.
             token: String::new(),
         }

@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use rand::RngCore;
 
-use super::retry::Call;
+use super::gather::{Answered, Item};
+use super::retry::{Begin, Call};
 use super::{Client, ClientError, RetryElsewhere};
 use crate::wire::admin;
 use crate::wire::admin::admin_service_client::AdminServiceClient;
@@ -78,6 +79,13 @@ pub fn request_id() -> String {
 impl Client {
     /// Makes the user a liker of the post.
     pub async fn like(&self, post: &str, user: &str) -> Result<v1::LikeResponse, ClientError> {
+        let item = || Item::Like {
+            post: post.to_owned(),
+            user: user.to_owned(),
+        };
+        if let Some(answered) = self.gathered(item).await {
+            return answered.map(Answered::into_like);
+        }
         let request_id = request_id();
         let answer = self
             .run(self.like_call(), &request_id, Duration::ZERO, |attempt| {
@@ -132,6 +140,14 @@ impl Client {
         counter: &str,
         delta: i64,
     ) -> Result<v1::AddResponse, ClientError> {
+        let item = || Item::Add {
+            post: post.to_owned(),
+            counter: counter.to_owned(),
+            delta,
+        };
+        if let Some(answered) = self.gathered(item).await {
+            return answered.map(Answered::into_add);
+        }
         let request_id = request_id();
         let answer = self
             .run(self.add_call(), &request_id, Duration::ZERO, |attempt| {
@@ -155,14 +171,22 @@ impl Client {
         &self,
         batch: impl Into<v1::WriteBatch>,
     ) -> Result<v1::WriteResult, ClientError> {
-        let wire = batch.into();
+        self.write_batch_from(self.begin(), batch.into()).await
+    }
+
+    /// As [`Self::batch_write`], from where an earlier try has ended.
+    pub(super) async fn write_batch_from(
+        &self,
+        begin: Begin,
+        wire: v1::WriteBatch,
+    ) -> Result<v1::WriteResult, ClientError> {
         let call = match wire.deltas.is_empty() {
             true => self.like_call(),
             false => self.add_call(),
         };
         let request_id = wire.request_id.clone();
-        let answer = self
-            .run(call, &request_id, Duration::ZERO, |attempt| {
+        let (answer, _) = self
+            .run_from(begin, call, &request_id, Duration::ZERO, |attempt| {
                 let batch = v1::WriteBatch {
                     token: attempt.token,
                     ..wire.clone()

@@ -7,7 +7,7 @@ use tonic::{Code, Status};
 use tonic_types::StatusExt;
 
 use crate::causes;
-use crate::wire::v1::Reason;
+use crate::wire::v1::{self, Reason};
 
 /// The domain in which reasons are given.
 const DOMAIN: &str = "likewise";
@@ -65,6 +65,35 @@ pub struct Refusal {
     pub fields: Vec<FieldViolation>,
     /// How long to wait before a further try, where the node says so.
     pub retry_after: Option<Duration>,
+}
+
+impl Refusal {
+    /// Of an item of a batch.
+    pub(super) fn of_item(error: v1::ItemError) -> Self {
+        let reason = error.reason();
+        let code = match reason {
+            Reason::CounterBound => Code::OutOfRange,
+            Reason::OrphanRemovalsFull => Code::ResourceExhausted,
+            _ => Code::InvalidArgument,
+        };
+        Self::in_words(reason, code, error.message)
+    }
+
+    /// Of a batch on a stream.
+    pub(super) fn of_batch(error: v1::BatchError) -> Self {
+        let (reason, code) = (error.reason(), Code::from(error.code));
+        Self::in_words(reason, code, error.message)
+    }
+
+    fn in_words(reason: Reason, code: Code, message: String) -> Self {
+        Self {
+            reason,
+            code,
+            message,
+            fields: Vec::new(),
+            retry_after: None,
+        }
+    }
 }
 
 /// A field of the request that is at fault.

@@ -23,6 +23,7 @@ mod batch;
 mod builder;
 mod calls;
 mod error;
+mod gather;
 mod likers;
 mod memory;
 mod regions;
@@ -44,6 +45,7 @@ pub use crate::wire::v1::Reason;
 use std::sync::Arc;
 
 use builder::Settings;
+use gather::Gathering;
 use memory::Memory;
 use retry::Endpoints;
 
@@ -57,6 +59,8 @@ pub struct Client {
     endpoints: Arc<Endpoints>,
     settings: Arc<Settings>,
     memory: Arc<Memory>,
+    /// Where calls are gathered. Not shared with sessions, for a batch has one token.
+    gathering: Option<Arc<Gathering>>,
 }
 
 impl Client {
@@ -71,6 +75,7 @@ impl Client {
             endpoints: Arc::clone(&self.endpoints),
             settings: Arc::clone(&self.settings),
             memory: Arc::new(Memory::beginning_with(self.memory.token())),
+            gathering: self.gathering.as_ref().map(|_| Arc::default()),
         }
     }
 

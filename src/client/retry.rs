@@ -34,6 +34,10 @@ impl Endpoints {
         Self { all, preferred }
     }
 
+    pub fn name(&self, index: usize) -> &str {
+        &self.all[index].0
+    }
+
     fn after(&self, index: usize) -> usize {
         (index + 1) % self.all.len()
     }
@@ -64,12 +68,37 @@ impl Client {
         call: Call,
         request_id: &str,
         extra: Duration,
-        mut attempt: impl FnMut(Attempt) -> F,
+        attempt: impl FnMut(Attempt) -> F,
     ) -> Result<T, ClientError>
     where
         F: Future<Output = Result<Response<T>, Status>>,
     {
-        let mut course = Course::new(self, call, request_id);
+        let begin = self.begin();
+        let answered = self.run_from(begin, call, request_id, extra, attempt).await;
+        answered.map(|(answer, _)| answer)
+    }
+
+    /// At the node that answered last.
+    pub fn begin(&self) -> Begin {
+        Begin {
+            at: self.endpoints.preferred.load(Ordering::Relaxed),
+            is_unknown: false,
+        }
+    }
+
+    /// As [`Self::run`], from where an earlier try has ended. Also says which node answered.
+    pub async fn run_from<T, F>(
+        &self,
+        begin: Begin,
+        call: Call,
+        request_id: &str,
+        extra: Duration,
+        mut attempt: impl FnMut(Attempt) -> F,
+    ) -> Result<(T, usize), ClientError>
+    where
+        F: Future<Output = Result<Response<T>, Status>>,
+    {
+        let mut course = Course::new(self, begin, call, request_id);
         loop {
             let (_, channel) = &self.endpoints.all[course.at];
             let once = attempt(Attempt {
@@ -80,7 +109,7 @@ impl Client {
             let failure = match tokio::time::timeout(limit, once).await {
                 Ok(Ok(response)) => {
                     self.endpoints.preferred.store(course.at, Ordering::Relaxed);
-                    return Ok(response.into_inner());
+                    return Ok((response.into_inner(), course.at));
                 }
                 Ok(Err(status)) => Failure::of(&status),
                 Err(_) => Failure::Unknown {
@@ -92,6 +121,15 @@ impl Client {
             tokio::time::sleep(pause).await;
         }
     }
+}
+
+/// Where a call is begun.
+#[derive(Debug, Clone, Copy)]
+pub struct Begin {
+    /// The node's place among the endpoints.
+    pub at: usize,
+    /// Whether it was tried there before, and may have been carried out.
+    pub is_unknown: bool,
 }
 
 /// Where a call stands between its attempts.
@@ -107,16 +145,16 @@ struct Course<'a> {
 }
 
 impl<'a> Course<'a> {
-    fn new(client: &'a Client, call: Call, request_id: &'a str) -> Self {
+    fn new(client: &'a Client, begin: Begin, call: Call, request_id: &'a str) -> Self {
         let Settings { deadline, .. } = *client.settings;
         Self {
             endpoints: &client.endpoints,
             request_id,
             call,
-            at: client.endpoints.preferred.load(Ordering::Relaxed),
+            at: begin.at,
             until: Instant::now() + deadline,
             attempts: 0,
-            unknown: false,
+            unknown: begin.is_unknown,
         }
     }
 
@@ -178,7 +216,7 @@ impl<'a> Course<'a> {
     }
 
     fn endpoint(&self) -> String {
-        self.endpoints.all[self.at].0.clone()
+        self.endpoints.name(self.at).to_owned()
     }
 }
 
@@ -198,7 +236,7 @@ impl Problem {
 }
 
 /// Refusals that another node, or the same one a little later, need not give.
-fn may_pass(reason: Reason) -> bool {
+pub fn may_pass(reason: Reason) -> bool {
     matches!(
         reason,
         Reason::Overloaded
@@ -249,7 +287,7 @@ mod tests {
     #[tokio::test]
     async fn an_add_of_unknown_outcome_stays_at_its_node() {
         let client = client(&["a:1", "b:1"]);
-        let mut course = Course::new(&client, Call::WriteHere, "id");
+        let mut course = Course::new(&client, client.begin(), Call::WriteHere, "id");
         course
             .handle_failure(Failure::NotReached("refused".to_owned()))
             .unwrap();
@@ -267,7 +305,7 @@ mod tests {
     #[tokio::test]
     async fn a_like_of_unknown_outcome_goes_to_the_next_node() {
         let client = client(&["a:1", "b:1"]);
-        let mut course = Course::new(&client, Call::WriteAnywhere, "id");
+        let mut course = Course::new(&client, client.begin(), Call::WriteAnywhere, "id");
         course.handle_failure(unknown()).unwrap();
         assert_eq!(course.at, 1);
     }
@@ -275,7 +313,7 @@ mod tests {
     #[tokio::test]
     async fn what_was_once_unknown_stays_unknown_at_the_end() {
         let client = client(&["a:1"]);
-        let mut course = Course::new(&client, Call::WriteAnywhere, "id");
+        let mut course = Course::new(&client, client.begin(), Call::WriteAnywhere, "id");
         course.handle_failure(unknown()).unwrap();
         course.until = Instant::now();
         let error = course
@@ -288,7 +326,7 @@ mod tests {
     async fn a_node_that_names_a_delay_is_given_it() {
         let client = client(&["a:1"]);
         let delay = Duration::from_secs(3);
-        let mut course = Course::new(&client, Call::Read, "");
+        let mut course = Course::new(&client, client.begin(), Call::Read, "");
         let pause = course.handle_failure(refused(Reason::Overloaded, Some(delay)));
         assert!(pause.unwrap() >= delay);
         let refusal = course.handle_failure(refused(Reason::InvalidField, None));

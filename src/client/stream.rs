@@ -26,8 +26,8 @@ use crate::wire::v1::stream_writes_response::Outcome;
 pub struct BatchAnswer {
     /// As [`BatchSender::send`] returned it.
     pub batch_id: u64,
-    /// The batch's request id.
-    pub request_id: String,
+    /// The batch as it was sent, with its request id. Where it was refused, [`Client::batch_write`] may try it again.
+    pub batch: v1::WriteBatch,
     /// The result, or the refusal of the whole batch, which changed nothing unless its reason is
     /// OUTCOME_UNKNOWN.
     pub outcome: Result<v1::WriteResult, v1::BatchError>,
@@ -73,9 +73,19 @@ impl Client {
         &self,
         in_flight_max: usize,
     ) -> Result<(BatchSender, BatchReceiver), ClientError> {
+        let (sender, receiver, _) = self.open_stream(in_flight_max).await?;
+        Ok((sender, receiver))
+    }
+
+    /// Also says where the stream's node stands.
+    pub(super) async fn open_stream(
+        &self,
+        in_flight_max: usize,
+    ) -> Result<(BatchSender, BatchReceiver, usize), ClientError> {
         let bound = in_flight_max.clamp(1, STREAM_BATCHES_IN_FLIGHT_MAX);
-        let (requests, answers) = self
-            .run(Call::Read, "", Duration::ZERO, |attempt| {
+        let begin = self.begin();
+        let ((requests, answers), at) = self
+            .run_from(begin, Call::Read, "", Duration::ZERO, |attempt| {
                 let (requests, outgoing) = mpsc::channel(bound);
                 async move {
                     let mut service = LikeServiceClient::new(attempt.channel);
@@ -98,7 +108,7 @@ impl Client {
             in_flight,
             memory: Arc::clone(&self.memory),
         };
-        Ok((sender, receiver))
+        Ok((sender, receiver, at))
     }
 }
 
@@ -176,7 +186,7 @@ impl BatchReceiver {
         }
         Ok(BatchAnswer {
             batch_id,
-            request_id: batch.request_id,
+            batch,
             outcome,
         })
     }

@@ -154,7 +154,10 @@ impl Load {
         };
         let receiving = async {
             while let Some(Ok(answer)) = receiver.next().await {
-                let writes = sent.lock().remove(&answer.request_id).unwrap_or_default();
+                let writes = sent
+                    .lock()
+                    .remove(&answer.batch.request_id)
+                    .unwrap_or_default();
                 match answer.outcome {
                     Ok(result) => self.record.lock().answered(&writes, &result),
                     Err(error) if error.reason() == Reason::OutcomeUnknown => self.unknown(&writes),

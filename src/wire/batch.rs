@@ -24,6 +24,7 @@ pub struct CheckedBatch {
     /// Good and bad items.
     pub items: usize,
     pub include_like_ids: bool,
+    pub include_figures: bool,
     /// What the caller has seen.
     pub seen: Vec<NamedSeq>,
 }
@@ -76,6 +77,7 @@ fn columns(cluster: &ClusterId, batch: &WriteBatch) -> Result<CheckedBatch, Fiel
         refused: Vec::new(),
         items: operations.items,
         include_like_ids: batch.include_like_ids,
+        include_figures: batch.include_figures,
         seen: field::token(cluster, "token", &batch.token)?,
     };
     for at in 0..operations.items {

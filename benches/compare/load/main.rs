@@ -11,6 +11,7 @@ mod process;
 mod bare;
 mod equality;
 mod figures;
+mod gathered;
 mod inside;
 mod lines;
 mod lone;
@@ -40,6 +41,8 @@ enum What {
     Stream(streaming::Arguments),
     /// Unary calls from many tasks, each with a user of its own
     Unary(unary::Arguments),
+    /// One like a call, from many tasks of one client that gathers them
+    Gathered(gathered::Arguments),
     /// One write after the other, until the input ends or the time is over
     Lone(lone::Arguments),
     /// Reads of one post at a steady rate
@@ -86,6 +89,7 @@ async fn measure(what: What) -> anyhow::Result<Option<serde_json::Value>> {
     match what {
         What::Stream(arguments) => streaming::run(arguments).await.map(Some),
         What::Unary(arguments) => unary::run(arguments).await.map(Some),
+        What::Gathered(arguments) => gathered::run(arguments).await.map(Some),
         What::Lone(arguments) => lone::run(arguments).await.map(Some),
         What::Reads(paced) => reads::paced(paced).await.map(Some),
         What::BatchReads(batches) => reads::batches(batches).await.map(Some),

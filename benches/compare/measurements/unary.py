@@ -62,6 +62,26 @@ def reads_beside_writers(run):
     }
 
 
+def gathered(run):
+    """One like a call from 256 tasks of one client that gathers them; the script from as many connections, synced always."""
+    seconds, callers = run.sizes.seconds, 256
+    with run.node("gathered") as node:
+        ours = run.tools.load(
+            "gathered", address=node.address, pid=node.pid, tasks=callers, seconds=seconds
+        )
+    synced = ("--appendonly", "yes", "--appendfsync", "always")
+    redis = Redis(run.tools, run.path("redis"), *synced)
+    theirs = redis.load("script", seconds=seconds, pipeline=1, connections=callers)
+    redis.stop()
+    return {
+        "gathered_rate": ours["rate"],
+        "gathered_p99_ms": ours["p99_ms"],
+        "gathered_node_cpu_us": ours["node_cpu_us"],
+        "single_script_rate": theirs["rate"],
+        "gathered_by_script": ours["rate"] / theirs["rate"],
+    }
+
+
 def batch_reads(run):
     """BatchGetPosts of 100 posts, with the viewer's flags."""
     with run.node("feed") as node:
