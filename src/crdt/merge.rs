@@ -7,9 +7,8 @@ use std::collections::HashMap;
 
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
-use crate::crdt::fingerprint::UserHash;
 use crate::crdt::frontier::Frontier;
-use crate::crdt::likers::Likers;
+use crate::crdt::likers::{Likers, Who};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::version_vector::VersionVector;
 use crate::ids::{PostId, UserId};
@@ -31,12 +30,11 @@ impl Knowledge<'_> {
     }
 }
 
-/// A post and a user, with their hashes.
+/// A post and a user.
 #[derive(Clone, Copy)]
 pub struct Target<'a> {
     pub post: &'a PostId,
-    pub user: &'a UserId,
-    pub hash: UserHash,
+    pub who: Who<'a>,
 }
 
 /// Removes dots that an event names. A dot whose event is not covered here leaves an orphan removal,
@@ -51,23 +49,20 @@ pub fn remove(
     named: &[Dot],
     changes: &mut Changes,
 ) -> Dots {
-    let live = likers.dots(target.user, target.hash);
+    let live = likers.dots(target.who);
     let hit: Dots = live
         .iter()
         .copied()
         .filter(|dot| named.contains(dot))
         .collect();
     if !hit.is_empty() {
-        let kept = live
-            .iter()
-            .copied()
-            .filter(|dot| !named.contains(dot))
-            .collect();
-        likers.set(context, target.user, target.hash, kept, changes);
+        let kept = live.into_iter().filter(|dot| !named.contains(dot));
+        let kept: Dots = kept.collect();
+        likers.set(context, target.who, &kept, changes);
     }
     for dot in named {
-        if !knowledge.covers(*dot) && knowledge.orphans.insert(*dot, target.post, target.user) {
-            changes.fingerprint += context.orphan_removal(target.hash, *dot);
+        if !knowledge.covers(*dot) && knowledge.orphans.insert(*dot, target.post, target.who.user) {
+            changes.fingerprint += context.orphan_removal(target.who.hash, *dot);
         }
     }
     hit
@@ -82,13 +77,16 @@ pub fn add(
     dot: Dot,
     changes: &mut Changes,
 ) {
-    let live = likers.dots(target.user, target.hash);
-    if live.contains(&dot) || knowledge.orphans.contains(dot, target.post, target.user) {
+    let mut dots = likers.dots(target.who);
+    if dots.contains(&dot)
+        || knowledge
+            .orphans
+            .contains(dot, target.post, target.who.user)
+    {
         return;
     }
-    let mut dots: Dots = live.iter().copied().collect();
     dots.push(dot);
-    likers.set(context, target.user, target.hash, dots, changes);
+    likers.set(context, target.who, &dots, changes);
 }
 
 /// The other side of a snapshot: everything it covers, and what it knows to be dead beyond that.
@@ -116,11 +114,11 @@ pub fn merge_range(
 ) {
     let mut open: HashMap<UserId, Dots> = theirs.iter().cloned().collect();
     for liker in likers.in_range(from, to) {
-        open.entry(liker.user.clone()).or_default();
+        open.entry(liker.user).or_default();
     }
     for (user, theirs) in open {
-        let hash = UserHash::of(&user);
-        let held = likers.dots(&user, hash);
+        let who = Who::of(&user);
+        let held = likers.dots(who);
         let mut kept: Dots = held
             .iter()
             .copied()
@@ -132,8 +130,8 @@ pub fn merge_range(
                 kept.push(dot);
             }
         }
-        if kept.as_slice() != held {
-            likers.set(context, &user, hash, kept, changes);
+        if kept != held {
+            likers.set(context, who, &kept, changes);
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::crdt::changes::PostContext;
 use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::fingerprint::{Fingerprint, PostHash, UserHash};
 use crate::crdt::frontier::{Frontier, ShortForm};
+use crate::crdt::likers::Likers;
 use crate::crdt::orphan_removals::OrphanRemoval;
 use crate::engine::Engine;
 use crate::engine::post::{Post, range_of_shard, shard_of_hash};
@@ -127,9 +128,9 @@ impl Engine {
             starts.for_each(|at| part.begin_bucket(*at));
             part.mark_all_changed();
         }
-        for liker in likers.into_iter().flat_map(|likers| likers.into_likers()) {
-            let index = shard_of_hash(liker.hash, self.shards.len());
-            shards[index].likers_mut(post).adopt(liker);
+        for liker in likers.iter().flat_map(Likers::iter) {
+            let index = shard_of_hash(liker.hash.order(), self.shards.len());
+            shards[index].likers_mut(post).adopt(&liker);
         }
     }
 }

@@ -244,7 +244,7 @@ impl Checkpointer {
             let replicas = self.engine.replicas.all();
             let likers = shard.likers(post).into_iter();
             let likers = likers.flat_map(|likers| likers.in_range(from, to));
-            rows::encode_likers(likers.map(|liker| (&liker.user, &liker.dots)), &replicas)?
+            rows::encode_likers(likers.map(|liker| (liker.user, liker.dots)), &replicas)?
         };
         group.push(rows::likers_key(&post.id, from), row);
         self.flush_full(group).await
@@ -469,7 +469,7 @@ impl Engine {
             return None;
         }
         let likers = likers.into_iter().flat_map(Likers::iter);
-        let likers = likers.map(|liker| (liker.user.clone(), liker.dots.clone()));
+        let likers = likers.map(|liker| (liker.user, liker.dots));
         let likers = likers.collect();
         drop(shard);
         post.take_changed();

@@ -2,7 +2,7 @@
 
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dot, Dots};
-use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Who;
 use crate::engine::Engine;
 use crate::ids::{PostId, Replica, UserId};
 
@@ -10,14 +10,14 @@ impl Engine {
     /// A user's live dots become these, and nothing else knows.
     pub fn damage_liker(&self, post: &PostId, user: &UserId, dots: &[(Replica, u64)]) {
         let post = self.directory.get_or_create(post);
-        let hash = UserHash::of(user);
+        let who = Who::of(user);
         let dots = dots.iter().map(|(replica, seq)| self.dot(replica, *seq));
         let dots: Dots = dots.collect();
         let replicas = self.replicas.all();
         let context = self.context(&post, &replicas);
-        let mut shard = self.shards[post.shard_of(hash, self.shards.len())].lock();
+        let mut shard = self.shards[post.shard_of(who.hash, self.shards.len())].lock();
         let likers = shard.likers_mut(&post);
-        likers.set(context, user, hash, dots, &mut Changes::default());
+        likers.set(context, who, &dots, &mut Changes::default());
     }
 
     /// A replica's likes on a post become this many.

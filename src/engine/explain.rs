@@ -106,9 +106,8 @@ impl Engine {
             let (part, to) = self.with_bucket(post, from, |likers| {
                 let mut part = Fingerprint::default();
                 for liker in likers {
-                    let user = UserHash::of(&liker.user);
                     for dot in &liker.dots {
-                        part += context.liker(user, *dot);
+                        part += context.liker(liker.hash, *dot);
                     }
                 }
                 part

@@ -9,10 +9,12 @@ use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Event};
 use crate::crdt::figures::Figures;
-use crate::crdt::fingerprint::UserHash;
+use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::likers::Who;
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::commit::Slot;
+use crate::engine::plan::Plan;
 use crate::engine::post::{Post, PostNumber};
 use crate::engine::requests::{Done, Outcome, RequestRecord};
 use crate::engine::section::Section;
@@ -23,7 +25,7 @@ use crate::ids::{RequestId, UserId};
 pub(super) struct Prepared<'a> {
     pub command: &'a Command,
     pub post: &'a Arc<Post>,
-    pub user: Option<(&'a UserId, UserHash)>,
+    pub user: Option<Who<'a>>,
     pub named: Dots,
 }
 
@@ -31,6 +33,7 @@ pub(super) struct Prepared<'a> {
 pub(super) struct Group<'a> {
     engine: &'a Engine,
     replicas: &'a Replicas,
+    plan: &'a Plan<'a>,
     slot: Option<&'a Slot>,
     /// The running replica, which changes only under the locks of all shards, and its numbers up to which
     /// all is durable: dots beyond have not left the node.
@@ -45,16 +48,16 @@ struct Run<'a> {
     post: &'a Arc<Post>,
     /// The post's place in the section.
     place: u32,
-    /// The own replica's increments once a like was made. The figures follow at the end: what lies
-    /// between is never seen.
-    increments: Option<u64>,
+    /// The own replica's increments. The figures follow at the end, or were drawn before: what lies between is
+    /// never seen.
+    increments: u64,
     changes: Changes,
 }
 
 impl<'a> Group<'a> {
     pub(super) fn new(
         engine: &'a Engine,
-        replicas: &'a Replicas,
+        (replicas, plan): (&'a Replicas, &'a Plan<'a>),
         slot: Option<&'a Slot>,
         durable: (ReplicaIndex, u64),
         items: usize,
@@ -63,6 +66,7 @@ impl<'a> Group<'a> {
         Self {
             engine,
             replicas,
+            plan,
             slot,
             durable,
             next_seq,
@@ -74,36 +78,35 @@ impl<'a> Group<'a> {
     /// Applies commands of one post, under the lock of its figures.
     pub(super) fn apply_run(
         &mut self,
-        (shard, locked): (&mut Shard, &mut LockedFigures<'_>),
+        (shard, wide): (&mut Shard, &mut Wide<'_>),
         run: &[usize],
         prepared: &[Prepared<'_>],
     ) {
         let items = run;
         let post = prepared[items[0]].post;
+        let time_ms = self.engine.now_ms();
+        let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
+        let mut of_run = match wide.of(post) {
+            Some(of_run) => of_run,
+            None => OfRun::Held(&mut *own_lock.insert(post.figures())),
+        };
         let mut run = Run {
             post,
             place: self.section.posts.len() as u32,
-            increments: None,
+            increments: of_run.increments(self.durable.0),
             changes: Changes::default(),
-        };
-        let time_ms = self.engine.now_ms();
-        let known = locked.iter_mut().find(|(number, _)| *number == post.number);
-        let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
-        let figures: &mut Figures = match known {
-            Some((_, figures)) => figures,
-            None => &mut *own_lock.insert(post.figures()),
         };
         let before = self.section.local.len();
         for at in items {
             let item = &prepared[*at];
             let (action, done) = match (item.command, item.user) {
-                (Command::Like { .. }, Some((user, hash))) => {
-                    self.like(shard, figures, &mut run, (user, hash))
+                (Command::Like { .. }, Some(who)) => {
+                    self.like(shard, &mut run, who, self.plan.makes(*at))
                 }
-                (Command::Unlike { .. }, Some((user, hash))) => {
-                    self.unlike(shard, &mut run, (user, hash), &item.named)
+                (Command::Unlike { .. }, Some(who)) => {
+                    self.unlike(shard, &mut run, who, &item.named)
                 }
-                _ => self.add(figures, &mut run, item.command),
+                _ => self.add(of_run.held(), &mut run, item.command),
             };
             if let Some(action) = action {
                 self.section.local.push(Event { time_ms, action });
@@ -117,10 +120,22 @@ impl<'a> Group<'a> {
         self.engine.directory.keep(post);
         self.section.posts.push(post.clone());
         let mut changes = run.changes;
-        if let Some(increments) = run.increments {
-            let context = self.context(post);
-            changes.fingerprint += figures.raise_increments(context, self.durable.0, increments);
-        }
+        let context = self.context(post);
+        let figures = match of_run {
+            OfRun::Held(figures) => {
+                // A replica that has made no like has no entry.
+                let (own, made) = (self.durable.0, run.increments);
+                if made > figures.increments(own) {
+                    changes.fingerprint += figures.raise_increments(context, own, made);
+                }
+                figures
+            }
+            OfRun::Drawn(drawn) => {
+                drawn.increments = run.increments;
+                changes.fingerprint += std::mem::take(&mut drawn.print);
+                &mut *own_lock.insert(post.figures())
+            }
+        };
         figures.touch(time_ms);
         self.engine.count_likers(changes.likers());
         post.credit(figures, &changes);
@@ -149,37 +164,36 @@ impl<'a> Group<'a> {
     fn like(
         &mut self,
         shard: &mut Shard,
-        figures: &Figures,
         run: &mut Run<'_>,
-        (user, hash): (&UserId, UserHash),
+        who: Who<'_>,
+        is_sure: bool,
     ) -> (Option<Action>, Done) {
-        let live = shard.dots(run.post, user, hash);
-        if self.engine.absorbs(live, self.durable) {
-            let done = Done {
-                outcome: Outcome::LikedAgain,
-                dot: self.replicas.smallest(live),
-                removed: Dots::new(),
-            };
-            return (None, done);
+        if !is_sure {
+            let live = shard.dots(run.post, who);
+            if self.engine.absorbs(&live, self.durable) {
+                let done = Done {
+                    outcome: Outcome::LikedAgain,
+                    dot: self.replicas.smallest(&live),
+                    removed: Dots::new(),
+                };
+                return (None, done);
+            }
         }
         let dot = self.next_dot();
         let context = self.context(run.post);
-        let dots = Dots::from_buf([dot]);
         let replaced = shard
             .likers_mut(run.post)
-            .set(context, user, hash, dots, &mut run.changes);
-        self.remember_orphans(run, (user, hash), &replaced);
-        let made = run.increments;
-        let increments = made.unwrap_or_else(|| figures.increments(dot.replica)) + 1;
-        run.increments = Some(increments);
+            .set(context, who, &[dot], &mut run.changes);
+        self.remember_orphans(run, who, &replaced);
+        run.increments += 1;
         let outcome = match replaced.is_empty() {
             true => Outcome::Liked,
             false => Outcome::LikedAgain,
         };
         let action = Action::Like {
             post: run.place,
-            user: user.clone(),
-            increments,
+            user: who.user.clone(),
+            increments: run.increments,
             replaced: replaced.clone(),
         };
         let done = Done {
@@ -194,7 +208,7 @@ impl<'a> Group<'a> {
         &mut self,
         shard: &mut Shard,
         run: &mut Run<'_>,
-        (user, hash): (&UserId, UserHash),
+        who: Who<'_>,
         named: &[Dot],
     ) -> (Option<Action>, Done) {
         let post = run.post;
@@ -210,8 +224,8 @@ impl<'a> Group<'a> {
                 },
             )
         };
-        let live: Dots = shard.dots(post, user, hash).iter().copied().collect();
-        let Some(unseen) = self.unseen(post, user, &live, named) else {
+        let live = shard.dots(post, who);
+        let Some(unseen) = self.unseen(post, who.user, &live, named) else {
             return refused(Outcome::OrphanRemovalsFull);
         };
         if live.is_empty() && unseen.is_empty() {
@@ -223,16 +237,16 @@ impl<'a> Group<'a> {
             let context = self.context(post);
             shard
                 .likers_mut(post)
-                .set(context, user, hash, Dots::new(), &mut run.changes);
+                .set(context, who, &[], &mut run.changes);
         }
-        self.remember_orphans(run, (user, hash), &removed);
+        self.remember_orphans(run, who, &removed);
         let outcome = match live.is_empty() {
             true => Outcome::NotLiked,
             false => Outcome::Unliked,
         };
         let action = Action::Unlike {
             post: run.place,
-            user: user.clone(),
+            user: who.user.clone(),
             removed: removed.clone(),
         };
         let dot = None;
@@ -273,12 +287,7 @@ impl<'a> Group<'a> {
     }
 
     /// Removed dots whose events are not covered here will arrive, and must be found dead.
-    fn remember_orphans(
-        &mut self,
-        run: &mut Run<'_>,
-        (user, hash): (&UserId, UserHash),
-        removed: &[Dot],
-    ) {
+    fn remember_orphans(&mut self, run: &mut Run<'_>, who: Who<'_>, removed: &[Dot]) {
         if removed.iter().all(|dot| dot.replica == self.durable.0) {
             return;
         }
@@ -288,13 +297,15 @@ impl<'a> Group<'a> {
             if dot.replica == self.durable.0 || frontier.covers(*dot) {
                 continue;
             }
-            let further = orphans.known().claimed_elsewhere(*dot, &run.post.id, user);
+            let further = orphans
+                .known()
+                .claimed_elsewhere(*dot, &run.post.id, who.user);
             let ranges = further.into_iter().flatten();
             self.section
                 .further
                 .extend(ranges.map(|range| (range, *dot)));
-            if orphans.known_mut().insert(*dot, &run.post.id, user) {
-                run.changes.fingerprint += self.context(run.post).orphan_removal(hash, *dot);
+            if orphans.known_mut().insert(*dot, &run.post.id, who.user) {
+                run.changes.fingerprint += self.context(run.post).orphan_removal(who.hash, *dot);
             }
         }
     }
@@ -376,11 +387,64 @@ impl<'a> Group<'a> {
 }
 
 /// Figures that are locked before numbers are drawn.
-pub(super) type LockedFigures<'a> = Vec<(PostNumber, MutexGuard<'a, Figures>)>;
+type LockedFigures<'a> = Vec<(PostNumber, MutexGuard<'a, Figures>)>;
 
-/// Locks the figures of posts that are spread, in the order of their numbers. Two shards would otherwise
-/// draw a replica's increments in another order than its numbers, and the published sum between the
-/// two would belong to no frontier.
+/// Increments that were drawn with the numbers of the likes which make them.
+pub(super) struct Drawn {
+    pub post: PostNumber,
+    /// Before those of the likes that are still to be applied.
+    pub increments: u64,
+    /// The change of the fingerprint by all of them.
+    pub print: Fingerprint,
+}
+
+/// How a replica's increments on posts that are spread come to ascend with its numbers. Two shards would otherwise
+/// draw them in another order, and the published sum between the two would belong to no frontier.
+pub(super) enum Wide<'a> {
+    Drawn(Vec<Drawn>),
+    /// The figures are locked until all commands are applied.
+    Held(LockedFigures<'a>),
+}
+
+/// The figures of one run.
+enum OfRun<'a> {
+    Drawn(&'a mut Drawn),
+    Held(&'a mut Figures),
+}
+
+impl Wide<'_> {
+    /// None for a post that is not spread, or of which nothing is made.
+    fn of(&mut self, post: &Post) -> Option<OfRun<'_>> {
+        match self {
+            Self::Drawn(drawn) => {
+                let mut drawn = drawn.iter_mut();
+                drawn.find(|it| it.post == post.number).map(OfRun::Drawn)
+            }
+            Self::Held(held) => {
+                let found = held.iter_mut().find(|(number, _)| *number == post.number);
+                found.map(|(_, figures)| OfRun::Held(figures))
+            }
+        }
+    }
+}
+
+impl OfRun<'_> {
+    fn increments(&self, own: ReplicaIndex) -> u64 {
+        match self {
+            Self::Drawn(drawn) => drawn.increments,
+            Self::Held(figures) => figures.increments(own),
+        }
+    }
+
+    fn held(&mut self) -> &mut Figures {
+        match self {
+            Self::Held(figures) => figures,
+            Self::Drawn(_) => unreachable!("an add has the figures locked"),
+        }
+    }
+}
+
+/// Locks the figures of posts that are spread, in the order of their numbers.
 pub(super) fn lock_wide<'a>(here: &[usize], prepared: &'a [Prepared<'_>]) -> LockedFigures<'a> {
     let posts = here.iter().map(|at| prepared[*at].post);
     let mut wide: Vec<&Arc<Post>> = posts.filter(|post| post.is_wide()).collect();

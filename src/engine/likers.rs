@@ -73,7 +73,7 @@ impl Engine {
     fn rest_of_bucket(&self, post: &Arc<Post>, from: u64) -> (Vec<Place>, u64) {
         self.with_bucket(post, from, |likers| {
             likers
-                .map(|liker| (liker.hash, liker.user.clone()))
+                .map(|liker| (liker.hash.order(), liker.user))
                 .collect()
         })
     }
@@ -83,7 +83,7 @@ impl Engine {
         &self,
         post: &Arc<Post>,
         from: u64,
-        see: impl FnOnce(&mut dyn Iterator<Item = &Liker>) -> T,
+        see: impl FnOnce(&mut dyn Iterator<Item = Liker>) -> T,
     ) -> (T, u64) {
         loop {
             let was_wide = post.is_wide();

@@ -15,6 +15,7 @@ use crate::codec::DecodeError;
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dots, ReplicaIndex};
 use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Who;
 use crate::crdt::merge::{self, Knowledge, Other, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::ranges::RangeSet;
@@ -201,11 +202,10 @@ impl Engine {
             let post = self.directory.get_or_create(&orphan.post);
             let target = Target {
                 post: &orphan.post,
-                user: &orphan.user,
-                hash: UserHash::of(&orphan.user),
+                who: Who::of(&orphan.user),
             };
             let mut shards = self.lock_some(|_| true);
-            let index = post.shard_of(target.hash, self.shards.len());
+            let index = post.shard_of(target.who.hash, self.shards.len());
             let replicas = self.replicas.all();
             let mut orphans = self.orphans.lock();
             let frontier = self.frontier.read();

@@ -27,6 +27,7 @@ pub mod mending;
 pub mod merge;
 pub mod orphans;
 mod packs;
+mod plan;
 pub mod post;
 pub mod published;
 pub mod read;

@@ -71,6 +71,11 @@ impl Post {
     pub fn credit(&self, figures: &mut Figures, changes: &Changes) {
         figures.credit(changes);
         self.likers.store(figures.likers(), Ordering::Release);
+        self.note_change();
+    }
+
+    /// Also where figures run ahead of the likers that will follow.
+    pub(super) fn note_change(&self) {
         self.changes.fetch_add(1, Ordering::AcqRel);
     }
 

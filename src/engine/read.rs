@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
-use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Who;
 use crate::crdt::pn_counter::Value;
 use crate::engine::post::Post;
 use crate::engine::published::Published;
@@ -96,12 +96,12 @@ impl Engine {
     }
 
     pub(super) fn dots(&self, post: &Arc<Post>, user: &UserId) -> Dots {
-        let hash = UserHash::of(user);
+        let who = Who::of(user);
         loop {
-            let index = post.shard_of(hash, self.shards.len());
+            let index = post.shard_of(who.hash, self.shards.len());
             let shard = self.shards[index].lock();
-            if post.shard_of(hash, self.shards.len()) == index {
-                return shard.dots(post, user, hash).iter().copied().collect();
+            if post.shard_of(who.hash, self.shards.len()) == index {
+                return shard.dots(post, who);
             }
         }
     }

@@ -9,7 +9,7 @@ use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, UserHash};
 use crate::crdt::frontier::Frontier;
-use crate::crdt::likers::Likers;
+use crate::crdt::likers::{Likers, Who};
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::pn_counter::CounterEntry;
@@ -113,9 +113,9 @@ impl RebuiltRange {
         let post = self.posts.entry(id.clone()).or_default();
         let mut changes = Changes::default();
         for (user, dots) in likers {
-            let hash = UserHash::of(&user);
-            if (from..=to).contains(&hash.order()) {
-                post.likers.set(context, &user, hash, dots, &mut changes);
+            let who = Who::of(&user);
+            if (from..=to).contains(&who.hash.order()) {
+                post.likers.set(context, who, &dots, &mut changes);
             }
         }
         post.figures.credit(&changes);
@@ -207,8 +207,7 @@ impl RebuiltRange {
         let post = self.posts.entry(id.clone()).or_default();
         let target = Target {
             post: id,
-            user,
-            hash: UserHash::of(user),
+            who: Who::of(user),
         };
         let mut knowledge = Knowledge {
             frontier: &self.frontier,

@@ -15,7 +15,8 @@ use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::event::{Action, Block};
 use crate::crdt::figures::Figures;
-use crate::crdt::fingerprint::{RangeSums, UserHash};
+use crate::crdt::fingerprint::RangeSums;
+use crate::crdt::likers::Who;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::committer::Committer;
 use crate::engine::post::{Post, shard_of_hash};
@@ -384,12 +385,10 @@ impl Engine {
             .likers_mut(post)
             .begin_bucket(from);
         for (user, dots) in likers {
-            let hash = UserHash::of(&user);
-            if (from..=to).contains(&hash.order()) {
-                let mut shard = self.shards[post.shard_of(hash, self.shards.len())].lock();
-                shard
-                    .likers_mut(post)
-                    .set(context, &user, hash, dots, changes);
+            let who = Who::of(&user);
+            if (from..=to).contains(&who.hash.order()) {
+                let mut shard = self.shards[post.shard_of(who.hash, self.shards.len())].lock();
+                shard.likers_mut(post).set(context, who, &dots, changes);
             }
         }
         self.shards[index]

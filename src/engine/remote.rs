@@ -11,6 +11,7 @@ use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Who;
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::pn_counter::CounterEntry;
 use crate::engine::Engine;
@@ -333,10 +334,9 @@ impl Applier<'_, '_> {
     ) -> Changes {
         let target = Target {
             post: &post.id,
-            user,
-            hash: UserHash::of(user),
+            who: Who::of(user),
         };
-        let index = post.shard_of(target.hash, self.engine.shards.len());
+        let index = post.shard_of(target.who.hash, self.engine.shards.len());
         let context = self.engine.context(post, self.replicas);
         let likers = self.shards.get(index).likers_mut(post);
         let mut orphans = self.engine.orphans.lock();
@@ -346,7 +346,7 @@ impl Applier<'_, '_> {
             orphans: orphans.known_mut(),
             further: [self.own, (dot.replica, dot.seq)],
         };
-        let live = likers.dots(user, target.hash);
+        let live = likers.dots(target.who);
         let gone = named.iter().filter(|dot| !live.contains(dot));
         let gone = gone.filter(|dot| knowledge.covers(**dot)).copied();
         let gone: Dots = gone.collect();

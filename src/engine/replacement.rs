@@ -45,7 +45,7 @@ impl Engine {
             let new = rebuilt.posts.remove(&id).unwrap_or_default();
             let of_post = self.compare_post(&post, &new);
             if of_post != Difference::default() {
-                self.put_post(&post, new.likers, new.figures);
+                self.put_post(&post, &new.likers, new.figures);
             }
             difference.removed += of_post.removed;
             difference.added += of_post.added;
@@ -61,19 +61,19 @@ impl Engine {
         for post in posts {
             let likers = self.likers_of(post);
             let mut whole = Likers::new(0, u64::MAX);
-            likers.into_iter().for_each(|liker| whole.adopt(liker));
+            likers.iter().for_each(|liker| whole.adopt(liker));
             let figures = post.figures().clone();
-            self.put_post(post, whole, figures);
+            self.put_post(post, &whole, figures);
         }
     }
 
-    /// All likers, under the hashes of their users.
+    /// All likers, wherever they stand.
     fn likers_of(&self, post: &Post) -> Vec<Liker> {
         let mut all = Vec::new();
         for shard in &self.shards {
             let shard = shard.lock();
             let likers = shard.likers(post).into_iter().flat_map(Likers::iter);
-            all.extend(likers.cloned().map(Liker::placed));
+            all.extend(likers);
         }
         all
     }
@@ -97,7 +97,7 @@ impl Engine {
     }
 
     /// Puts likers and figures in place. Buckets begin where they began: rows of the checkpoint stand there.
-    fn put_post(&self, post: &Arc<Post>, likers: Likers, mut figures: Figures) {
+    fn put_post(&self, post: &Arc<Post>, likers: &Likers, mut figures: Figures) {
         let mut parts: Vec<Option<Likers>> = Vec::with_capacity(self.shards.len());
         let is_wide = post.is_wide();
         for (index, shard) in self.shards.iter().enumerate() {
@@ -118,16 +118,16 @@ impl Engine {
         }
         let replicas = self.replicas.all();
         let mut credits: HashMap<ReplicaIndex, u64> = HashMap::new();
-        for liker in likers.into_likers() {
+        for liker in likers.iter() {
             if let Some(credited) = replicas.smallest(&liker.dots) {
                 *credits.entry(credited.replica).or_default() += 1;
             }
             let index = match is_wide {
-                true => crate::engine::post::shard_of_hash(liker.hash, self.shards.len()),
+                true => crate::engine::post::shard_of_hash(liker.hash.order(), self.shards.len()),
                 false => post.home(self.shards.len()),
             };
             let part = parts[index].as_mut().expect("a shard of the post");
-            part.adopt(liker);
+            part.adopt(&liker);
         }
         figures.recredit(&credits);
         // At one moment for whoever reads the post.

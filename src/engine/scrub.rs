@@ -37,9 +37,8 @@ impl Engine {
             let mut sum = sum_of_figures(&post.figures(), context);
             let parts = shards.iter().filter_map(|shard| shard.likers(&post));
             for liker in parts.flat_map(|likers| likers.iter()) {
-                let user = UserHash::of(&liker.user);
                 for dot in &liker.dots {
-                    sum += context.liker(user, *dot);
+                    sum += context.liker(liker.hash, *dot);
                 }
             }
             sums.add(post.hash.range(), sum);
@@ -98,16 +97,15 @@ impl Engine {
 }
 
 /// The sum of likers; notes whom each is credited to.
-pub(super) fn sum_of_likers<'a>(
-    likers: impl Iterator<Item = &'a Liker>,
+pub(super) fn sum_of_likers(
+    likers: impl Iterator<Item = Liker>,
     context: PostContext<'_>,
     credits: &mut Credits,
 ) -> Fingerprint {
     let mut sum = Fingerprint::default();
     for liker in likers {
-        let user = UserHash::of(&liker.user);
         for dot in &liker.dots {
-            sum += context.liker(user, *dot);
+            sum += context.liker(liker.hash, *dot);
         }
         if let Some(credited) = context.replicas.smallest(&liker.dots) {
             *credits.entry(credited.replica).or_default() += 1;

@@ -8,11 +8,9 @@ use std::sync::Arc;
 use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
-use crate::crdt::dot::Dot;
-use crate::crdt::fingerprint::UserHash;
-use crate::crdt::likers::Likers;
+use crate::crdt::dot::Dots;
+use crate::crdt::likers::{Likers, Who};
 use crate::engine::post::{Post, PostNumber, range_of_shard};
-use crate::ids::UserId;
 
 /// Likers of one post in one shard.
 struct Part {
@@ -47,9 +45,15 @@ impl Shard {
         }
     }
 
-    pub fn dots(&self, post: &Post, user: &UserId, hash: UserHash) -> &[Dot] {
+    pub fn dots(&self, post: &Post, who: Who<'_>) -> Dots {
         let part = self.parts.get(&post.number);
-        part.map_or(&[], |part| part.likers.dots(user, hash))
+        part.map_or_else(Dots::new, |part| part.likers.dots(who))
+    }
+
+    /// As [`Likers::touch`].
+    pub fn touch(&self, post: &Post, who: Who<'_>) -> u64 {
+        let part = self.parts.get(&post.number);
+        part.map_or(0, |part| part.likers.touch(who))
     }
 
     pub fn likers(&self, post: &Post) -> Option<&Likers> {

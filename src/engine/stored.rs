@@ -41,11 +41,11 @@ impl StoredPost {
     }
 
     /// Whether the rows name exactly these likers of the hashes `from..=to`.
-    pub fn says<'a>(
+    pub fn says(
         &self,
         from: u64,
         to: u64,
-        mut likers: impl Iterator<Item = (&'a UserId, &'a Dots)>,
+        mut likers: impl Iterator<Item = (UserId, Dots)>,
     ) -> bool {
         let place = self.likers.binary_search_by_key(&from, |(from, _)| *from);
         let row = place.ok().map(|place| &self.likers[place].1);
@@ -54,7 +54,7 @@ impl StoredPost {
         let row = row.filter(|(user, _)| is_meant(user));
         let mut stored: std::collections::HashMap<&UserId, Dots> =
             row.map(|(user, dots)| (user, sorted(dots))).collect();
-        likers.all(|(user, dots)| stored.remove(user) == Some(sorted(dots))) && stored.is_empty()
+        likers.all(|(user, dots)| stored.remove(&user) == Some(sorted(&dots))) && stored.is_empty()
     }
 }
 

@@ -7,16 +7,16 @@
 use std::sync::Arc;
 
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
-use crate::crdt::fingerprint::UserHash;
+use crate::crdt::likers::Who;
 use crate::engine::Engine;
 use crate::engine::command::{Command, Write};
-use crate::engine::commit::{CommitWait, Demand, OutcomeUnknown, Refused};
-use crate::engine::group::{Group, Prepared, lock_wide};
+use crate::engine::commit::{CommitWait, OutcomeUnknown, Refused};
+use crate::engine::group::{Group, Prepared, Wide};
+use crate::engine::plan::Plan;
 use crate::engine::post::Post;
 use crate::engine::published::Published;
 use crate::engine::replicas::TooManyUnseen;
 use crate::engine::requests::{Begun, Done};
-use crate::engine::shard::Shard;
 use crate::ids::{PostId, RequestId};
 
 /// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
@@ -148,7 +148,7 @@ impl Engine {
             let mut named = Dots::new();
             let user = match command {
                 Command::Add { .. } => None,
-                Command::Like { user, .. } => Some((user, UserHash::of(user))),
+                Command::Like { user, .. } => Some(Who::of(user)),
                 Command::Unlike {
                     user, named: ids, ..
                 } => {
@@ -159,7 +159,7 @@ impl Engine {
                         }
                         named.push(Dot { seq: *seq, replica });
                     }
-                    Some((user, UserHash::of(user)))
+                    Some(Who::of(user))
                 }
             };
             prepared.push(Prepared {
@@ -214,7 +214,7 @@ impl Engine {
 
     fn shard_of(&self, prepared: &Prepared<'_>) -> usize {
         match prepared.user {
-            Some((_, hash)) => prepared.post.shard_of(hash, self.shards.len()),
+            Some(who) => prepared.post.shard_of(who.hash, self.shards.len()),
             None => prepared.post.home(self.shards.len()),
         }
     }
@@ -237,28 +237,26 @@ impl Engine {
         }
         // Read once: were more durable at the second look, a like that needs no number would need one.
         let durable = self.durable_own();
-        let events = self.events_needed(&shard, &here, prepared, durable);
-        let mut figures = lock_wide(&here, prepared);
-        let slot = match (events, request) {
-            (0, None) => None,
+        let plan = Plan::of(self, &shard, &here, prepared, durable);
+        let events = plan.events;
+        let (slot, mut wide) = match (events, request) {
+            (0, None) => (None, Wide::Drawn(Vec::new())),
             _ => {
-                let bytes = here
-                    .iter()
-                    .map(|at| prepared[*at].command.bytes_max())
-                    .sum::<usize>();
-                let bytes = bytes + SECTION_BYTES;
-                Some(self.queue.reserve(Demand { events, bytes })?)
+                let items = here.iter().map(|at| prepared[*at].command.bytes_max());
+                let bytes = items.sum::<usize>() + SECTION_BYTES;
+                let (slot, wide) = self.reserve(&plan, bytes, (&here, prepared))?;
+                (Some(slot), wide)
             }
         };
         if let Some((id, _)) = request {
             self.requests.note_pending(id);
         }
         let replicas = self.replicas.all();
-        let mut group = Group::new(self, &replicas, slot.as_ref(), durable, here.len());
+        let mut group = Group::new(self, (&replicas, &plan), slot.as_ref(), durable, here.len());
         for run in here.chunk_by(|a, b| Arc::ptr_eq(prepared[*a].post, prepared[*b].post)) {
-            group.apply_run((&mut shard, &mut figures), run, prepared);
+            group.apply_run((&mut shard, &mut wide), run, prepared);
         }
-        drop(figures);
+        drop(wide);
         let (section, done) = group.finish(events, request, prepared.len());
         let wait = match slot {
             Some(slot) => slot.fill(section),
@@ -269,32 +267,6 @@ impl Engine {
             self.widen_if_large(prepared[at].post);
         }
         Ok((wait, done, moved))
-    }
-
-    /// As many numbers as the commands can use. Exact for a single one, so that a lone command without
-    /// an effect draws none.
-    fn events_needed(
-        &self,
-        shard: &Shard,
-        here: &[usize],
-        prepared: &[Prepared<'_>],
-        durable: (ReplicaIndex, u64),
-    ) -> u64 {
-        let [only] = here else {
-            return here.len() as u64;
-        };
-        let only = &prepared[*only];
-        let needed = match (only.command, only.user) {
-            (Command::Like { .. }, Some((user, hash))) => {
-                let live = shard.dots(only.post, user, hash);
-                !self.absorbs(live, durable)
-            }
-            (Command::Unlike { .. }, Some((user, hash))) => {
-                !only.named.is_empty() || !shard.dots(only.post, user, hash).is_empty()
-            }
-            _ => true,
-        };
-        u64::from(needed)
     }
 
     /// Whether a like makes nothing because of the user's live dots: a dot of this process that still

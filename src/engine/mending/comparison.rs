@@ -67,7 +67,7 @@ impl Mender {
             let shard = shard.lock();
             let unchanged = shard.likers(post).into_iter().flat_map(Likers::unchanged);
             for (from, to, likers) in unchanged {
-                let likers = likers.map(|liker| (&liker.user, &liker.dots));
+                let likers = likers.map(|liker| (liker.user, liker.dots));
                 fit &= stored.says(from, to, likers);
             }
         }

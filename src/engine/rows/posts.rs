@@ -154,13 +154,13 @@ fn likers(
     Ok(likers)
 }
 
-pub fn encode_likers<'a>(
-    likers: impl Iterator<Item = (&'a UserId, &'a Dots)>,
+pub fn encode_likers(
+    likers: impl Iterator<Item = (UserId, Dots)>,
     replicas: &Replicas,
 ) -> Result<Bytes, RowError> {
     let mut dictionary = Dictionary::default();
     let likers = likers
-        .map(|(user, dots)| liker_body(user, dots, &mut dictionary))
+        .map(|(user, dots)| liker_body(&user, &dots, &mut dictionary))
         .collect();
     let replicas = dictionary.rows(replicas);
     seal(&LikersRow { replicas, likers })

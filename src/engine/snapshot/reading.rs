@@ -366,11 +366,7 @@ impl Engine {
             };
             let (_, to) = likers.range_around(from);
             let held = likers.in_range(from, to);
-            return (
-                to,
-                held.map(|liker| (liker.user.clone(), liker.dots.clone()))
-                    .collect(),
-            );
+            return (to, held.map(|liker| (liker.user, liker.dots)).collect());
         }
     }
 }

@@ -214,8 +214,7 @@ async fn a_row_that_was_changed_with_its_checksum_is_written_again() {
     let fewer = |node: &Node, row: Vec<u8>| {
         let mut likers = rows::decode_likers(&row, node.engine.replicas()).expect("a row");
         likers.pop();
-        let likers = likers.iter().map(|(user, dots)| (user, dots));
-        let row = rows::encode_likers(likers, &node.engine.replicas().all());
+        let row = rows::encode_likers(likers.into_iter(), &node.engine.replicas().all());
         Some(row.expect("small").to_vec())
     };
     row_is_mended(fewer, rows::likers_key(&post("p"), 0)).await;

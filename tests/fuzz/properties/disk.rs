@@ -27,8 +27,7 @@ pub fn rows(bytes: &[u8]) {
     for row in [bytes, &sealed] {
         let table = ReplicaTable::default();
         if let Ok(likers) = rows::decode_likers(row, &table) {
-            let named = likers.iter().map(|(user, dots)| (user, dots));
-            let again = rows::encode_likers(named, &table.all()).expect("our own");
+            let again = rows::encode_likers(likers.iter().cloned(), &table.all()).expect("our own");
             assert_eq!(
                 rows::decode_likers(&again, &table).expect("our own"),
                 likers

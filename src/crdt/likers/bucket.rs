@@ -1,0 +1,208 @@
+//! Likers whose hash lies in one range: those with one dot in compact tables, by the kind of their key, and the few others
+//! as they are.
+
+use hashbrown::HashTable;
+use hashbrown::hash_table::Entry;
+
+use super::Liker;
+use super::key::{Key, Long, Short, Who};
+use super::table::{Table, TableKey};
+use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
+use crate::crdt::fingerprint::UserHash;
+use crate::ids::UserId;
+use crate::limits::REPLICAS_MAX;
+
+/// A dot in eight bytes: number, then replica. Never zero, for numbers begin with 1.
+const REPLICA_BITS: u32 = 16;
+const _: () = assert!(REPLICAS_MAX <= 1 << REPLICA_BITS);
+
+fn packed(dots: &[Dot]) -> Option<u64> {
+    let [Dot { seq, replica }] = dots else {
+        return None;
+    };
+    let fits = (1..1 << (u64::BITS - REPLICA_BITS)).contains(seq) && replica.0 >> REPLICA_BITS == 0;
+    fits.then(|| seq << REPLICA_BITS | u64::from(replica.0))
+}
+
+fn unpacked(value: u64) -> Dots {
+    let replica = ReplicaIndex((value & ((1 << REPLICA_BITS) - 1)) as u32);
+    let seq = value >> REPLICA_BITS;
+    Dots::from_buf([Dot { seq, replica }])
+}
+
+/// See the module. Each user stands in one place only.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Bucket {
+    short: Table<Short>,
+    others: Option<Box<Others>>,
+    /// Whether it changed since it was last taken for a checkpoint.
+    pub changed: bool,
+}
+
+#[derive(Debug, Clone, Default)]
+struct Others {
+    long: Table<Long>,
+    uuids: Table<Long>,
+    /// Users without a key, and those whose dots are not one that can be packed.
+    whole: HashTable<Whole>,
+}
+
+#[derive(Debug, Clone)]
+struct Whole {
+    hash: u64,
+    user: UserId,
+    dots: Dots,
+}
+
+impl Bucket {
+    pub fn len(&self) -> usize {
+        let others = self.others.iter();
+        let others = others.map(|it| it.long.len() + it.uuids.len() + it.whole.len());
+        self.short.len() + others.sum::<usize>()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    pub fn dots(&self, who: Who<'_>) -> Dots {
+        if let Some(value) = who.key.and_then(|key| self.value(key)) {
+            return unpacked(value);
+        }
+        let others = self.others.as_ref().filter(|it| !it.whole.is_empty());
+        let hash = table_hash(who.hash.order());
+        let found = others.and_then(|it| it.whole.find(hash, |one| one.user == *who.user));
+        found.map_or_else(Dots::new, |one| one.dots.clone())
+    }
+
+    /// The user's dots become these. Returns those they were.
+    pub fn put(&mut self, who: Who<'_>, dots: &[Dot]) -> Dots {
+        if let (Some(key), Some(value)) = (who.key, packed(dots)) {
+            return match self.put_value(key, value) {
+                Some(old) => unpacked(old),
+                None => self.put_whole(who, &[]),
+            };
+        }
+        let whole = self.put_whole(who, dots);
+        match who.key.and_then(|key| self.remove_value(key)) {
+            Some(old) => unpacked(old),
+            None => whole,
+        }
+    }
+
+    fn value(&self, key: Key) -> Option<u64> {
+        match key {
+            Key::Short(key) => self.short.get(key),
+            Key::Long(key) => self.others.as_ref()?.long.get(key),
+            Key::Uuid(key) => self.others.as_ref()?.uuids.get(key),
+        }
+    }
+
+    fn put_value(&mut self, key: Key, value: u64) -> Option<u64> {
+        match key {
+            Key::Short(key) => self.short.put(key, value),
+            Key::Long(key) => self.others.get_or_insert_default().long.put(key, value),
+            Key::Uuid(key) => self.others.get_or_insert_default().uuids.put(key, value),
+        }
+    }
+
+    fn remove_value(&mut self, key: Key) -> Option<u64> {
+        match key {
+            Key::Short(key) => self.short.remove(key),
+            Key::Long(key) => self.others.as_mut()?.long.remove(key),
+            Key::Uuid(key) => self.others.as_mut()?.uuids.remove(key),
+        }
+    }
+
+    /// Reads what a search for the user would begin with, and nothing follows from it: so the processor waits for the
+    /// memory of many users at once.
+    pub fn touch(&self, who: Who<'_>) -> u64 {
+        match who.key {
+            Some(Key::Short(key)) => self.short.touch(key),
+            _ => 0,
+        }
+    }
+
+    fn put_whole(&mut self, who: Who<'_>, dots: &[Dot]) -> Dots {
+        let has_others = self.others.as_ref().is_some_and(|it| !it.whole.is_empty());
+        if dots.is_empty() && !has_others {
+            return Dots::new();
+        }
+        let whole = &mut self.others.get_or_insert_default().whole;
+        let hash = who.hash.order();
+        let is_same = |one: &Whole| one.user == *who.user;
+        match whole.entry(table_hash(hash), is_same, |one| table_hash(one.hash)) {
+            Entry::Occupied(entry) if dots.is_empty() => entry.remove().0.dots,
+            Entry::Occupied(mut entry) => std::mem::replace(&mut entry.get_mut().dots, dots.into()),
+            Entry::Vacant(_) if dots.is_empty() => Dots::new(),
+            Entry::Vacant(entry) => {
+                let (user, dots) = (who.user.clone(), dots.into());
+                entry.insert(Whole { hash, user, dots });
+                Dots::new()
+            }
+        }
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Liker> {
+        let others = self.others.iter().flat_map(|it| {
+            let long = compact(&it.long, Key::Long);
+            let uuids = compact(&it.uuids, Key::Uuid);
+            let whole = it.whole.iter();
+            let whole = whole.map(|one| Liker::new(one.user.clone(), one.dots.clone()));
+            long.chain(uuids).chain(whole)
+        });
+        compact(&self.short, Key::Short).chain(others)
+    }
+
+    /// Takes out those whose hash is `at` or more.
+    pub fn split(&mut self, at: u64) -> Self {
+        let is_above = |key: Key| order_of(key) >= at;
+        let short = self.short.extract(|key| is_above(Key::Short(key)));
+        let others = self.others.as_mut().map(|it| {
+            let mut whole = HashTable::new();
+            for one in it.whole.extract_if(|one| one.hash >= at) {
+                whole.insert_unique(table_hash(one.hash), one, |one| table_hash(one.hash));
+            }
+            Box::new(Others {
+                long: it.long.extract(|key| is_above(Key::Long(key))),
+                uuids: it.uuids.extract(|key| is_above(Key::Uuid(key))),
+                whole,
+            })
+        });
+        self.changed = true;
+        Self {
+            short,
+            others,
+            changed: true,
+        }
+    }
+
+    /// Whether every liker stands where they are looked for, and has a hash in the range.
+    pub fn is_placed(&self, (from, to): (u64, u64)) -> bool {
+        let others = self.others.iter();
+        let mut tables = others.map(|it| it.long.is_ordered() && it.uuids.is_ordered());
+        self.short.is_ordered()
+            && tables.all(|is_ordered| is_ordered)
+            && self.iter().all(|liker| {
+                let hash = liker.hash.order();
+                (from..=to).contains(&hash)
+                    && !liker.dots.is_empty()
+                    && self.dots(Who::of(&liker.user)) == liker.dots
+            })
+    }
+}
+
+fn compact<K: TableKey>(table: &Table<K>, kind: fn(K) -> Key) -> impl Iterator<Item = Liker> {
+    let likers = table.iter();
+    likers.map(move |(key, value)| Liker::new(kind(key).text().user(), unpacked(value)))
+}
+
+fn order_of(key: Key) -> u64 {
+    UserHash::of_bytes(key.text().as_bytes()).order()
+}
+
+/// A user's hash as a hash table takes it. The table tells its entries apart by the highest bits first,
+/// and those are the same for all whose hashes lie in one range.
+fn table_hash(hash: u64) -> u64 {
+    hash.rotate_left(32)
+}

@@ -1,0 +1,348 @@
+//! An add-wins OR-set: the users who like a post, each with their live dots.
+//!
+//! Users are held in buckets of bounded size by ranges of a frozen hash. A bucket that is full is
+//! split, so that growth never moves more than one bucket.
+
+mod bucket;
+mod key;
+mod table;
+
+use bucket::Bucket;
+pub use key::Who;
+
+use crate::crdt::changes::{Changes, PostContext};
+use crate::crdt::dot::{Dot, Dots};
+use crate::crdt::fingerprint::UserHash;
+use crate::ids::UserId;
+use crate::limits::BUCKET_LIKERS_MAX;
+
+/// A user and the dots of their likes that are live. Never without a dot.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Liker {
+    pub user: UserId,
+    pub hash: UserHash,
+    pub dots: Dots,
+}
+
+impl Liker {
+    pub fn new(user: UserId, dots: Dots) -> Self {
+        let hash = UserHash::of(&user);
+        Self { user, hash, dots }
+    }
+}
+
+/// The likers of a post, or of the part of it that one shard holds.
+#[derive(Debug, Clone)]
+pub struct Likers {
+    /// The first hash of each bucket's range, ascending and never empty; a range ends where the next begins.
+    starts: Vec<u64>,
+    buckets: Vec<Bucket>,
+    to: u64,
+}
+
+impl Likers {
+    /// An empty set for users whose hash lies in `from..=to`.
+    pub fn new(from: u64, to: u64) -> Self {
+        Self {
+            starts: vec![from],
+            buckets: vec![Bucket::default()],
+            to,
+        }
+    }
+
+    pub fn range(&self) -> (u64, u64) {
+        (self.starts[0], self.to)
+    }
+
+    pub fn len(&self) -> usize {
+        self.buckets.iter().map(Bucket::len).sum()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.buckets.iter().all(Bucket::is_empty)
+    }
+
+    pub fn dots(&self, who: Who<'_>) -> Dots {
+        self.buckets[self.place(who.hash.order())].dots(who)
+    }
+
+    /// Reads what a search for the user would begin with: many of these are done in the time of one, as long as nothing
+    /// is made of what they read.
+    pub fn touch(&self, who: Who<'_>) -> u64 {
+        self.buckets[self.place(who.hash.order())].touch(who)
+    }
+
+    /// The user's live dots become `dots`. Returns those they were.
+    pub fn set(
+        &mut self,
+        context: PostContext<'_>,
+        who: Who<'_>,
+        dots: &[Dot],
+        changes: &mut Changes,
+    ) -> Dots {
+        let old = self.put(who, dots);
+        if let Some(credited) = context.replicas.smallest(&old) {
+            changes.credit(credited.replica, -1);
+        }
+        if let Some(credited) = context.replicas.smallest(dots) {
+            changes.credit(credited.replica, 1);
+        }
+        for dot in old.iter().filter(|dot| !dots.contains(dot)) {
+            changes.fingerprint -= context.liker(who.hash, *dot);
+        }
+        for dot in dots.iter().filter(|dot| !old.contains(dot)) {
+            changes.fingerprint += context.liker(who.hash, *dot);
+        }
+        old
+    }
+
+    fn put(&mut self, who: Who<'_>, dots: &[Dot]) -> Dots {
+        let place = self.place(who.hash.order());
+        let bucket = &mut self.buckets[place];
+        bucket.changed = true;
+        let old = bucket.put(who, dots);
+        if old.is_empty() && bucket.len() > BUCKET_LIKERS_MAX {
+            self.split(place);
+        }
+        old
+    }
+
+    /// The place of the bucket that a hash belongs to.
+    fn place(&self, hash: u64) -> usize {
+        let after = self.starts.partition_point(|start| *start <= hash);
+        after.checked_sub(1).expect("hash in range")
+    }
+
+    fn range_at(&self, place: usize) -> (u64, u64) {
+        let next = self.starts.get(place + 1);
+        (self.starts[place], next.map_or(self.to, |next| next - 1))
+    }
+
+    fn split(&mut self, place: usize) {
+        let (from, to) = self.range_at(place);
+        if from < to {
+            self.begin_bucket(from + 1 + share_of(to - from, from));
+        }
+    }
+
+    /// Likers whose hash lies in `from..=to`, in no order.
+    pub fn in_range(&self, from: u64, to: u64) -> impl Iterator<Item = Liker> {
+        let first = self.place(from.max(self.starts[0]));
+        let after = self.starts.partition_point(|start| *start <= to);
+        let buckets = self.buckets[first..after.max(first)].iter();
+        buckets
+            .flat_map(Bucket::iter)
+            .filter(move |liker| (from..=to).contains(&liker.hash.order()))
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = Liker> {
+        self.buckets.iter().flat_map(Bucket::iter)
+    }
+
+    /// The ranges of the buckets.
+    pub fn ranges(&self) -> Vec<(u64, u64)> {
+        let places = 0..self.buckets.len();
+        places.map(|place| self.range_at(place)).collect()
+    }
+
+    /// The ranges of the buckets that changed since this was last asked.
+    pub fn take_changed(&mut self) -> Vec<(u64, u64)> {
+        let places = 0..self.buckets.len();
+        let changed = places.filter(|place| self.buckets[*place].changed);
+        let changed = changed.map(|place| self.range_at(place)).collect();
+        self.buckets.iter_mut().for_each(|it| it.changed = false);
+        changed
+    }
+
+    /// Sees to it that a bucket begins at `at`, which lies in the range.
+    pub fn begin_bucket(&mut self, at: u64) {
+        let place = self.place(at);
+        if self.starts[place] == at {
+            return;
+        }
+        let upper = self.buckets[place].split(at);
+        self.starts.insert(place + 1, at);
+        self.buckets.insert(place + 1, upper);
+    }
+
+    pub fn mark_all_changed(&mut self) {
+        self.buckets.iter_mut().for_each(|it| it.changed = true);
+    }
+
+    /// The bucket that begins at `from` stands in a checkpoint as it is.
+    pub fn mark_unchanged(&mut self, from: u64) {
+        if let Ok(place) = self.starts.binary_search(&from) {
+            self.buckets[place].changed = false;
+        }
+    }
+
+    /// The range of the bucket that a hash belongs to.
+    pub fn range_around(&self, hash: u64) -> (u64, u64) {
+        self.range_at(self.place(hash))
+    }
+
+    /// Whether every liker stands where they are looked for.
+    pub fn is_placed(&self) -> bool {
+        let places = self.buckets.iter().enumerate();
+        let mut placed = places.map(|(place, it)| it.is_placed(self.range_at(place)));
+        placed.all(|is_placed| is_placed)
+    }
+
+    /// The buckets that stand in a checkpoint as they are: first and last hash, and the likers.
+    pub fn unchanged(&self) -> impl Iterator<Item = (u64, u64, impl Iterator<Item = Liker>)> {
+        let places = self.buckets.iter().enumerate();
+        let unchanged = places.filter(|(_, bucket)| !bucket.changed);
+        unchanged.map(|(place, bucket)| {
+            let (from, to) = self.range_at(place);
+            (from, to, bucket.iter())
+        })
+    }
+
+    /// Adds a liker that was taken out of another set whole, without any change of figures.
+    pub fn adopt(&mut self, liker: &Liker) {
+        self.put(Who::of(&liker.user), &liker.dots);
+    }
+}
+
+/// From a third to two thirds of a width, by chance that is the same everywhere. Hashes are spread evenly, so buckets that
+/// were halved would all grow through one size at one time, and what memory they give back would fit none of them.
+fn share_of(width: u64, chance: u64) -> u64 {
+    let chance = chance.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    let share = (1 << 16) + chance;
+    (u128::from(width) * u128::from(share) / (3 << 16)) as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use super::*;
+    use crate::crdt::dot::{ReplicaIndex, Replicas};
+    use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash};
+    use crate::ids::{ClusterId, Epoch, PostId, Region, Replica};
+    use proptest::prelude::*;
+
+    fn replicas() -> Replicas {
+        let mut replicas = Replicas::default();
+        for (region, epoch) in [("us", 1), ("eu", 2), ("eu", 1)] {
+            let region = Region::new(region).expect("valid");
+            replicas.intern(&Replica {
+                region,
+                epoch: Epoch(epoch),
+            });
+        }
+        replicas
+    }
+
+    fn context(replicas: &Replicas) -> PostContext<'_> {
+        PostContext {
+            key: FingerprintKey::of(&ClusterId::new("test").expect("valid")),
+            post: PostHash::of(&PostId::new("post").expect("valid")),
+            replicas,
+        }
+    }
+
+    fn user(number: usize) -> UserId {
+        // Of each kind that is held in another way.
+        let text = match number % 5 {
+            0 | 1 => format!("u{number}"),
+            2 => format!("somebody{number}"),
+            3 => format!("0190d3c4-7a2e-7c41-9f00-{number:012x}"),
+            _ => format!("somebody with a longer name {number}"),
+        };
+        UserId::new(&text).expect("valid")
+    }
+
+    fn dot(replica: u32, seq: u64) -> Dot {
+        Dot {
+            seq,
+            replica: ReplicaIndex(replica),
+        }
+    }
+
+    /// Now and then more than fits into a compact entry.
+    fn seq() -> impl Strategy<Value = u64> {
+        prop_oneof![9 => 1u64..9, 1 => (1u64 << 48)..(1 << 48) + 2]
+    }
+
+    proptest! {
+        /// The set beside a plain map, after every step: members, credit, and the fingerprint
+        /// computed from nothing.
+        #[test]
+        fn set_equals_a_naive_one_after_every_step(
+            steps in prop::collection::vec((0usize..5, prop::collection::vec((0u32..3, seq()), 0..3)), 1..60)
+        ) {
+            let replicas = replicas();
+            let context = context(&replicas);
+            let mut set = Likers::new(0, u64::MAX);
+            let mut naive: BTreeMap<UserId, Dots> = BTreeMap::new();
+            let mut total = Changes::default();
+            for (number, raw) in steps {
+                let mut dots = Dots::new();
+                for (replica, seq) in raw {
+                    if !dots.contains(&dot(replica, seq)) {
+                        dots.push(dot(replica, seq));
+                    }
+                }
+                let user = user(number);
+                let old = set.set(context, Who::of(&user), &dots, &mut total);
+                prop_assert_eq!(old, naive.remove(&user).unwrap_or_default());
+                if !dots.is_empty() {
+                    naive.insert(user, dots);
+                }
+                let mut sum = Fingerprint::default();
+                let mut credited: BTreeMap<ReplicaIndex, i64> = BTreeMap::new();
+                for (user, dots) in &naive {
+                    for dot in dots {
+                        sum += context.liker(UserHash::of(user), *dot);
+                    }
+                    let smallest = replicas.smallest(dots).expect("not empty");
+                    *credited.entry(smallest.replica).or_default() += 1;
+                }
+                prop_assert_eq!(total.fingerprint, sum);
+                prop_assert_eq!(total.likers(), naive.len() as i64);
+                for (replica, by) in &total.credited {
+                    prop_assert_eq!(*by, credited.get(replica).copied().unwrap_or(0));
+                }
+                prop_assert_eq!(set.len(), naive.len());
+                prop_assert!(set.is_placed());
+                let listed: BTreeMap<UserId, Dots> =
+                    set.iter().map(|liker| (liker.user, liker.dots)).collect();
+                prop_assert_eq!(&listed, &naive);
+            }
+        }
+    }
+
+    #[test]
+    fn buckets_split_and_keep_everyone() {
+        let replicas = replicas();
+        let mut set = Likers::new(0, u64::MAX);
+        let mut changes = Changes::default();
+        let many = 10 * BUCKET_LIKERS_MAX;
+        for number in 0..many {
+            let user = user(number);
+            let dots = Dots::from_slice(&[dot(0, number as u64 + 1)]);
+            set.set(context(&replicas), Who::of(&user), &dots, &mut changes);
+        }
+        assert_eq!(set.len(), many);
+        assert!(set.ranges().len() >= 10);
+        let covered: usize = set
+            .ranges()
+            .iter()
+            .map(|(from, to)| set.in_range(*from, *to).count())
+            .sum();
+        assert_eq!(covered, many);
+        assert_eq!(set.ranges().first().map(|range| range.0), Some(0));
+        assert_eq!(set.ranges().last().map(|range| range.1), Some(u64::MAX));
+        assert!(set.is_placed());
+        for number in 0..many {
+            let user = user(number);
+            assert_eq!(
+                set.dots(Who::of(&user)).as_slice(),
+                &[dot(0, number as u64 + 1)]
+            );
+        }
+        assert_eq!(set.take_changed().len(), set.ranges().len());
+        assert!(set.take_changed().is_empty());
+    }
+}

@@ -1,0 +1,158 @@
+//! What the commands of one shard will do, found out before numbers are drawn.
+//!
+//! A replica's increments on a post ascend with its numbers. On a post that is spread over all shards several draw both
+//! at once. So that none of them has to hold the post's figures until its commands are applied, the likes that will be
+//! made are counted first: then numbers and increments are drawn together, in one short moment.
+
+use std::sync::Arc;
+
+use crate::crdt::dot::ReplicaIndex;
+use crate::engine::Engine;
+use crate::engine::command::Command;
+use crate::engine::commit::{Demand, Refused, Slot};
+use crate::engine::group::{Drawn, Prepared, Wide, lock_wide};
+use crate::engine::post::Post;
+use crate::engine::shard::Shard;
+
+/// See the module.
+pub(super) struct Plan<'a> {
+    /// As many numbers as the commands can use. Exact for a single one, so that a lone command without an
+    /// effect draws none.
+    pub events: u64,
+    /// How many likes will be made of each post that is spread, ascending by their numbers. None where what comes first
+    /// decides what later commands do, or their results are figures.
+    likes: Option<Vec<(&'a Arc<Post>, u64)>>,
+    /// Of those that are known to do something or nothing, those that do nothing, ascending.
+    idle: Vec<usize>,
+}
+
+impl<'a> Plan<'a> {
+    /// Of commands under the shard's lock, which is held until they are applied.
+    pub fn of(
+        engine: &Engine,
+        shard: &Shard,
+        here: &[usize],
+        prepared: &'a [Prepared<'_>],
+        durable: (ReplicaIndex, u64),
+    ) -> Self {
+        let items = || here.iter().map(|at| &prepared[*at]);
+        let adds = |item: &Prepared<'_>| item.user.is_none() && item.post.is_wide();
+        if has_repeats(here, prepared) || items().any(adds) {
+            return Self {
+                events: here.len() as u64,
+                likes: None,
+                idle: Vec::new(),
+            };
+        }
+        touch(shard, items());
+        let mut events = 0;
+        let mut idle = Vec::new();
+        let mut likes: Vec<(&Arc<Post>, u64)> = Vec::new();
+        for (at, item) in here.iter().zip(items()) {
+            if !engine.needs_number(shard, item, durable) {
+                idle.push(*at);
+                continue;
+            }
+            events += 1;
+            if !matches!(item.command, Command::Like { .. }) || !item.post.is_wide() {
+                continue;
+            }
+            match likes.last_mut() {
+                Some((post, made)) if Arc::ptr_eq(post, item.post) => *made += 1,
+                _ => likes.push((item.post, 1)),
+            }
+        }
+        likes.sort_unstable_by_key(|(post, _)| post.number);
+        likes.dedup_by(|later, first| {
+            let is_same = first.0.number == later.0.number;
+            first.1 += u64::from(is_same) * later.1;
+            is_same
+        });
+        Self {
+            events,
+            likes: Some(likes),
+            idle,
+        }
+    }
+
+    /// Whether the command is known to do something.
+    pub fn makes(&self, at: usize) -> bool {
+        self.likes.is_some() && self.idle.binary_search(&at).is_err()
+    }
+}
+
+/// Begins all searches before the first is gone on with: the memory of a large post is waited for once, not for each user.
+fn touch<'a>(shard: &Shard, items: impl Iterator<Item = &'a Prepared<'a>>) {
+    let users = items.filter_map(|item| Some((item.post, item.user?)));
+    let touched = users.fold(0, |all, (post, who)| all ^ shard.touch(post, who));
+    std::hint::black_box(touched);
+}
+
+/// Whether two of them are about one user and post.
+fn has_repeats(here: &[usize], prepared: &[Prepared<'_>]) -> bool {
+    if here.len() < 2 {
+        return false;
+    }
+    let targets = here.iter().filter_map(|at| {
+        let who = prepared[*at].user?;
+        Some((who.hash.order(), prepared[*at].post.number))
+    });
+    let mut targets: Vec<_> = targets.collect();
+    targets.sort_unstable();
+    targets.windows(2).any(|pair| pair[0] == pair[1])
+}
+
+impl Engine {
+    /// Whether the command can have an effect.
+    fn needs_number(
+        &self,
+        shard: &Shard,
+        item: &Prepared<'_>,
+        durable: (ReplicaIndex, u64),
+    ) -> bool {
+        match (item.command, item.user) {
+            (Command::Like { .. }, Some(who)) => {
+                let live = shard.dots(item.post, who);
+                !self.absorbs(&live, durable)
+            }
+            (Command::Unlike { .. }, Some(who)) => {
+                !item.named.is_empty() || !shard.dots(item.post, who).is_empty()
+            }
+            _ => true,
+        }
+    }
+
+    /// Draws what the plan needs. If it is refused, nothing has changed.
+    pub(super) fn reserve<'a>(
+        &self,
+        plan: &Plan<'a>,
+        bytes: usize,
+        (here, prepared): (&[usize], &'a [Prepared<'_>]),
+    ) -> Result<(Slot, Wide<'a>), Refused> {
+        let events = plan.events;
+        let Some(likes) = &plan.likes else {
+            let held = lock_wide(here, prepared);
+            let slot = self.queue.reserve(Demand { events, bytes })?;
+            return Ok((slot, Wide::Held(held)));
+        };
+        let mut locked: Vec<_> = likes.iter().map(|(post, _)| post.figures()).collect();
+        let slot = self.queue.reserve(Demand { events, bytes })?;
+        let replicas = self.replicas.all();
+        let drawn = likes
+            .iter()
+            .zip(&mut locked)
+            .map(|((post, made), figures)| {
+                let before = figures.increments(slot.replica);
+                let context = self.context(post, &replicas);
+                let print = figures.raise_increments(context, slot.replica, before + made);
+                post.note_change();
+                Drawn {
+                    post: post.number,
+                    increments: before,
+                    print,
+                }
+            });
+        let drawn = drawn.collect();
+        Ok((slot, Wide::Drawn(drawn)))
+    }
+}
