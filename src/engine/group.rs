@@ -75,7 +75,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    /// Applies commands of one post, under the lock of its figures.
+    /// Applies commands of one post, under the lock of its figures unless what they make was drawn.
     pub(super) fn apply_run(
         &mut self,
         (shard, wide): (&mut Shard, &mut Wide<'_>),
