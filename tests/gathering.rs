@@ -36,6 +36,8 @@ struct Between {
     permits: Arc<Semaphore>,
     /// Whether a batch on a stream is carried out, and the stream breaks before the answer.
     breaks: bool,
+    /// A stream ends after so many answers.
+    answers_max: usize,
 }
 
 fn unscripted<T>() -> Result<T, Status> {
@@ -65,7 +67,7 @@ impl LikeService for Between {
             let between = between.clone();
             async move { between.answer(request?).await }
         });
-        let answers = answers.buffer_unordered(8);
+        let answers = answers.buffer_unordered(8).take(self.answers_max);
         Ok(Response::new(Box::pin(answers)))
     }
 
@@ -144,6 +146,14 @@ impl Between {
 
 /// A node, who stands before it, and a client that gathers.
 async fn gathering(permits: usize, breaks: bool) -> (Served, Between, Client) {
+    gathering_by(permits, breaks, usize::MAX).await
+}
+
+async fn gathering_by(
+    permits: usize,
+    breaks: bool,
+    answers_max: usize,
+) -> (Served, Between, Client) {
     let node = served("eu", 1).await;
     let between = Between {
         node: node.likes.clone(),
@@ -151,6 +161,7 @@ async fn gathering(permits: usize, breaks: bool) -> (Served, Between, Client) {
         called: watch::Sender::default(),
         permits: Arc::new(Semaphore::new(permits)),
         breaks,
+        answers_max,
     };
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let address = listener.local_addr().expect("bound");
@@ -241,6 +252,21 @@ async fn what_a_broken_stream_left_unknown_is_tried_again_and_done_once() {
     };
     assert_eq!(ids(&streamed), ids(&called));
     assert_eq!(streamed.len(), 2);
+}
+
+#[tokio::test]
+async fn a_stream_that_ended_while_nobody_called_is_opened_again() {
+    let (node, between, client) = gathering_by(100, false, 1).await;
+    for user in 0..3 {
+        assert!(like_by(&client, user..user + 1).await[0].changed);
+    }
+    assert_eq!(node.node.engine.likers(), 3);
+    // The second call found the stream gone.
+    let batches = (
+        between.streamed.borrow().len(),
+        between.called.borrow().len(),
+    );
+    assert_eq!(batches, (2, 1));
 }
 
 #[tokio::test]

@@ -112,8 +112,9 @@ impl ClientBuilder {
 
     /// Lets likes and adds that are called at the same time go out together, as batches on a stream: many times as many
     /// a second, with the same promises. A call waits for others no longer than it takes to answer one of the two batches
-    /// that may be under way; one that finds fewer leaves at once. Off by default: a client that calls one at a
-    /// time gains nothing, and some proxies hold streams up.
+    /// that may be under way; one that finds fewer leaves at once. While no node answers, calls that came after those of the
+    /// batch being tried wait for their turn, and may be told later than their deadline. Off by default: a client that
+    /// calls one at a time gains nothing, and some proxies hold streams up.
     pub fn gather_calls(mut self) -> Self {
         self.is_gathering = true;
         self

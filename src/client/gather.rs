@@ -199,8 +199,11 @@ impl Gatherer {
         let batch = v1::WriteBatch::from(batch);
         match line.sender.send(batch.clone()).await {
             Ok(id) => drop(line.under_way.insert(id, (Instant::now(), answers))),
-            // The stream takes no more; this batch has not left.
-            Err(_) => self.retry(self.client.begin(), batch, answers),
+            // The stream takes no more; this batch has not left, and the next one opens another.
+            Err(_) => {
+                self.retry(self.client.begin(), batch, answers);
+                self.break_line();
+            }
         }
     }
 

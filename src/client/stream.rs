@@ -172,14 +172,15 @@ impl BatchReceiver {
 
     fn take(&mut self, answer: v1::StreamWritesResponse) -> Result<BatchAnswer, StreamError> {
         let batch_id = answer.batch_id;
-        let sent = self.in_flight.lock().batches.remove(&batch_id);
-        let Some((batch, _)) = sent else {
-            return Err(self.broken(format!("an answer to batch {batch_id}, which was not sent")));
-        };
         let outcome = match answer.outcome {
             Some(Outcome::Result(result)) => Ok(result),
             Some(Outcome::Error(error)) => Err(error),
+            // The batch stays without an answer.
             None => return Err(self.broken(format!("an empty answer to batch {batch_id}"))),
+        };
+        let sent = self.in_flight.lock().batches.remove(&batch_id);
+        let Some((batch, _)) = sent else {
+            return Err(self.broken(format!("an answer to batch {batch_id}, which was not sent")));
         };
         if let Ok(result) = &outcome {
             self.memory.saw(result.token.clone());
