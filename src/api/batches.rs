@@ -119,11 +119,12 @@ impl Api {
 
 /// Whether two commands change the same figure.
 fn counts_the_same(a: &Command, b: &Command) -> bool {
-    let counter = |command: &Command| match command {
-        Command::Add { counter, .. } => Some(counter.clone()),
-        Command::Like { .. } | Command::Unlike { .. } => None,
+    let is_same_kind = match (a, b) {
+        (Command::Add { counter: a, .. }, Command::Add { counter: b, .. }) => a == b,
+        (Command::Add { .. }, _) | (_, Command::Add { .. }) => false,
+        _ => true,
     };
-    a.post() == b.post() && counter(a) == counter(b)
+    is_same_kind && a.post() == b.post()
 }
 
 fn item_error(index: u32, error: impl Into<ApiError>) -> ItemError {

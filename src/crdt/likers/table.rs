@@ -84,13 +84,7 @@ impl<K: TableKey> Table<K> {
             }
             Err(at) => {
                 let rest = self.slots[at..].iter();
-                let Some(gap) = rest
-                    .take_while(|slot| slot.value != 0)
-                    .count()
-                    .checked_add(at)
-                else {
-                    unreachable!("slots are far fewer");
-                };
+                let gap = at + rest.take_while(|slot| slot.value != 0).count();
                 if gap == self.slots.len() {
                     // Keys crowd at the end.
                     self.resize(self.len() + 1);
