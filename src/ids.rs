@@ -125,6 +125,26 @@ text_id! {
     ClusterId, check_name, limits::CLUSTER_ID_BYTES_MAX
 }
 
+impl UserId {
+    /// Splits `u1234` into `u` and 1234. The number is the longest end of the id that is one without leading zeros, and less
+    /// than 10^19, so that the two together are the id again. None where the id ends with no digit.
+    pub fn numbered(&self) -> Option<(&str, u64)> {
+        let text = self.as_bytes();
+        let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
+        let (mut from, end) = (text.len() - digits.count(), text.len());
+        while from + 1 < end && text[from] == b'0' {
+            from += 1;
+        }
+        // Twenty digits may be more than 64 bits hold.
+        if from == end || end - from > 19 {
+            return None;
+        }
+        let value = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
+        let number = text[from..].iter().fold(0, value);
+        Some((&self.as_str()[..from], number))
+    }
+}
+
 /// 128 random bits, drawn at every start of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u128);

@@ -64,6 +64,9 @@ pub const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub const BLOCK_EVENTS_MAX: usize = 1 << 16;
 /// Bytes of one block of the codec.
 pub const BLOCK_BYTES_MAX: usize = 8 << 20;
+/// Dots that the events of one block name together. More than are ever made, for each counts with more than two bytes of
+/// what a batch may take.
+pub const BLOCK_DOTS_MAX: usize = BLOCK_BYTES_MAX / 2;
 /// Dots that one event names as removed or replaced. Far above what any history makes: a user has as
 /// many live dots as regions liked at once.
 pub const REMOVED_DOTS_MAX: usize = 4_096;

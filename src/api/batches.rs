@@ -44,6 +44,9 @@ impl Api {
         batch: Option<WriteBatch>,
         applied: impl FnOnce() + Send + 'static,
     ) -> Result<WriteResult, ApiError> {
+        if let Some(full) = self.full() {
+            return Err(full);
+        }
         let CheckedBatch {
             write,
             places,

@@ -8,6 +8,7 @@ mod admin;
 mod answers;
 mod batches;
 mod counters;
+mod door;
 pub mod error;
 mod explain;
 pub mod health;
@@ -110,12 +111,20 @@ impl Api {
 
     /// A place among those that are worked on. Never waited for: a full node says so at once.
     fn enter(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        self.working
-            .try_acquire()
-            .map_err(|_| ApiError::Overloaded {
-                what: "requests at once",
-                max: self.limits.in_flight_max,
-            })
+        self.working.try_acquire().map_err(|_| self.overloaded())
+    }
+
+    /// The refusal of further work, while there is no place for it.
+    fn full(&self) -> Option<ApiError> {
+        let is_full = self.working.available_permits() == 0;
+        is_full.then(|| self.overloaded())
+    }
+
+    fn overloaded(&self) -> ApiError {
+        ApiError::Overloaded {
+            what: "requests at once",
+            max: self.limits.in_flight_max,
+        }
     }
 
     fn enter_waiting(&self) -> Result<SemaphorePermit<'_>, ApiError> {

@@ -19,6 +19,7 @@ use tower::util::MapResponseLayer;
 use crate::api::Api;
 use crate::api::admin::{Admin, check_operator};
 use crate::api::counters::Counters;
+use crate::api::door::Door;
 use crate::api::health::Health;
 use crate::api::likes::Likes;
 use crate::api::malformed;
@@ -91,7 +92,7 @@ async fn follow_then_drain(api: &Api, health: &Health) {
 }
 
 /// What lies around the services.
-type Around = Stack<MapResponseLayer<fn(Response<Body>) -> Response<Body>>, Identity>;
+type Around = Stack<Door, Stack<MapResponseLayer<fn(Response<Body>) -> Response<Body>>, Identity>>;
 
 fn router(
     api: &Arc<Api>,
@@ -114,6 +115,7 @@ fn router(
         .http2_adaptive_window(Some(true))
         .max_concurrent_streams(limits.streams_per_connection_max)
         .layer(MapResponseLayer::new(explain))
+        .layer(Door(api.clone()))
         .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))

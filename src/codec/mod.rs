@@ -1,4 +1,4 @@
-//! Bytes ↔ domain, with strict limits: blocks of events, version vectors, tokens and like ids.
+//! Bytes ↔ domain, with strict limits: blocks of events, likers, version vectors, tokens and like ids.
 //!
 //! One encoding serves disk and wire; `docs/protocol.md` gives it byte by byte. Whatever is read here
 //! may come from a hostile peer or a failing disk: nothing is allocated before its size is known to be
@@ -6,6 +6,7 @@
 
 pub mod block;
 mod columns;
+pub mod likers;
 pub mod reader;
 pub mod text;
 pub mod vector;

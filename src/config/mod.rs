@@ -86,16 +86,16 @@ impl Default for Config {
                 forget_after_ms: 24 * 60 * 60 * 1_000,
             },
             log: Log {
-                segment_bytes: 64 * MIB,
+                segment_bytes: 32 * MIB,
                 retain_bytes: GIB,
                 retain_ms: 86_400_000,
-                recent_bytes: 32 * MIB,
+                recent_bytes: 8 * MIB,
                 on_sync_failure: OnSyncFailure::Refuse,
             },
             checkpoint: Checkpoint {
                 interval_ms: 30_000,
                 log_bytes: 256 * MIB,
-                sled_cache_bytes: 64 * MIB,
+                sled_cache_bytes: 16 * MIB,
             },
             engine: Engine {
                 shards: 16,

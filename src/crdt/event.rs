@@ -36,6 +36,35 @@ pub enum Action {
     Retire { replicas: Vec<ReplicaIndex> },
 }
 
+impl Action {
+    /// The post that it is about.
+    pub fn post(&self) -> Option<u32> {
+        match self {
+            Self::Like { post, .. } | Self::Unlike { post, .. } | Self::Add { post, .. } => {
+                Some(*post)
+            }
+            Self::Empty | Self::Retire { .. } => None,
+        }
+    }
+
+    /// The user whose likes it is about.
+    pub fn user(&self) -> Option<&UserId> {
+        match self {
+            Self::Like { user, .. } | Self::Unlike { user, .. } => Some(user),
+            Self::Empty | Self::Add { .. } | Self::Retire { .. } => None,
+        }
+    }
+
+    /// The dots that it names as replaced or removed. None where it can name none.
+    pub fn named(&self) -> Option<&Dots> {
+        match self {
+            Self::Like { replaced, .. } => Some(replaced),
+            Self::Unlike { removed, .. } => Some(removed),
+            Self::Empty | Self::Add { .. } | Self::Retire { .. } => None,
+        }
+    }
+}
+
 /// One event of a block; its number follows from its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Event {

@@ -37,56 +37,31 @@ pub struct Target<'a> {
     pub who: Who<'a>,
 }
 
-/// Removes dots that an event names. A dot whose event is not covered here leaves an orphan removal,
-/// also where a snapshot had brought the dot already: its event is still to come, and must find it dead.
-///
-/// Returns the dots that were live.
-pub fn remove(
+/// What an event from elsewhere does to a user: the dots that it names go, and where it is a like, its own comes unless it
+/// is known to be dead. A named dot whose event is not covered here leaves an orphan removal, also where a
+/// snapshot had brought the dot already: its event is still to come, and must find it dead.
+pub fn apply(
     likers: &mut Likers,
     context: PostContext<'_>,
     knowledge: &mut Knowledge<'_>,
     target: Target<'_>,
-    named: &[Dot],
-    changes: &mut Changes,
-) -> Dots {
-    let live = likers.dots(target.who);
-    let hit: Dots = live
-        .iter()
-        .copied()
-        .filter(|dot| named.contains(dot))
-        .collect();
-    if !hit.is_empty() {
-        let kept = live.into_iter().filter(|dot| !named.contains(dot));
-        let kept: Dots = kept.collect();
-        likers.set(context, target.who, &kept, changes);
-    }
-    for dot in named {
-        if !knowledge.covers(*dot) && knowledge.orphans.insert(*dot, target.post, target.who.user) {
-            changes.fingerprint += context.orphan_removal(target.who.hash, *dot);
-        }
-    }
-    hit
-}
-
-/// Adds the dot of a like from elsewhere, unless it is known to be dead.
-pub fn add(
-    likers: &mut Likers,
-    context: PostContext<'_>,
-    knowledge: &Knowledge<'_>,
-    target: Target<'_>,
-    dot: Dot,
+    (named, own): (&[Dot], Option<Dot>),
     changes: &mut Changes,
 ) {
-    let mut dots = likers.dots(target.who);
-    if dots.contains(&dot)
-        || knowledge
-            .orphans
-            .contains(dot, target.post, target.who.user)
-    {
-        return;
+    let Target { post, who } = target;
+    let live = likers.dots(who);
+    let mut dots = live.clone();
+    dots.retain(|dot| !named.contains(dot));
+    for dot in named {
+        if !knowledge.covers(*dot) && knowledge.orphans.insert(*dot, post, who.user) {
+            changes.fingerprint += context.orphan_removal(who.hash, *dot);
+        }
     }
-    dots.push(dot);
-    likers.set(context, target.who, &dots, changes);
+    let own = own.filter(|dot| !dots.contains(dot));
+    dots.extend(own.filter(|dot| !knowledge.orphans.contains(*dot, post, who.user)));
+    if dots != live {
+        likers.set(context, who, &dots, changes);
+    }
 }
 
 /// The other side of a snapshot: everything it covers, and what it knows to be dead beyond that.

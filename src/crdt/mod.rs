@@ -14,5 +14,6 @@ pub mod likers;
 pub mod merge;
 pub mod orphan_removals;
 pub mod pn_counter;
+mod prefetch;
 pub mod ranges;
 pub mod version_vector;

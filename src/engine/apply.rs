@@ -22,6 +22,10 @@ pub struct LockedShards<'a> {
 }
 
 impl LockedShards<'_> {
+    pub fn peek(&self, index: usize) -> &Shard {
+        self.shards[index].as_ref().expect("the shard was locked")
+    }
+
     pub fn get(&mut self, index: usize) -> &mut Shard {
         self.shards[index].as_mut().expect("the shard was locked")
     }

@@ -239,13 +239,14 @@ impl Checkpointer {
         (from, to): (u64, u64),
         group: &mut Group,
     ) -> Result<(), CheckpointError> {
-        let row = {
+        let likers = {
             let shard = self.engine.shards[index].lock();
-            let replicas = self.engine.replicas.all();
             let likers = shard.likers(post).into_iter();
             let likers = likers.flat_map(|likers| likers.in_range(from, to));
-            rows::encode_likers(likers.map(|liker| (liker.user, liker.dots)), &replicas)?
+            let likers: Vec<_> = likers.map(|liker| (liker.user, liker.dots)).collect();
+            likers
         };
+        let row = rows::encode_likers(&likers, &self.engine.replicas.all())?;
         group.push(rows::likers_key(&post.id, from), row);
         self.flush_full(group).await
     }

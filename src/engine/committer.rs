@@ -68,6 +68,8 @@ impl Committer {
             let sections = batch.sections().await;
             let outcome = self.commit(&batch, last, sections).await;
             self.engine.queue.release(admitted);
+            // Whoever writes goes first: under load the next batch fills up, and a lone write waits for nobody.
+            std::thread::yield_now();
             if let Err(error) = outcome {
                 tracing::error!(%error, "the log failed; no writes are taken until a restart");
                 self.engine.queue.close(Refused::Poisoned);

@@ -217,14 +217,8 @@ impl Engine {
             let mut changes = Changes::default();
             let likers = shards.get(index).likers_mut(&post);
             let context = self.context(&post, &replicas);
-            merge::remove(
-                likers,
-                context,
-                &mut knowledge,
-                target,
-                &[dot],
-                &mut changes,
-            );
+            let named = (&[dot][..], None);
+            merge::apply(likers, context, &mut knowledge, target, named, &mut changes);
             drop(frontier);
             drop(orphans);
             self.follow(&post, &changes);

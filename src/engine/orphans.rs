@@ -41,6 +41,10 @@ impl Orphans {
     }
 
     pub fn resolve(&mut self, dot: Dot) -> Option<OrphanRemoval> {
+        // Each event of a peer asks, and hardly ever is there one.
+        if self.known.is_empty() && self.by_clients.is_empty() {
+            return None;
+        }
         self.by_clients.remove(&dot);
         self.known.resolve(dot)
     }

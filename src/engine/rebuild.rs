@@ -150,11 +150,8 @@ impl RebuiltRange {
         (block, here): (&Block, &[bool]),
         replicas: &Replicas,
     ) {
-        let place = match &event.action {
-            Action::Like { post, .. } | Action::Unlike { post, .. } | Action::Add { post, .. } => {
-                *post as usize
-            }
-            _ => return,
+        let Some(place) = event.action.post().map(|place| place as usize) else {
+            return;
         };
         if !here[place] {
             return;
@@ -215,11 +212,15 @@ impl RebuiltRange {
             further: [(dot.replica, dot.seq); 2],
         };
         let mut changes = Changes::default();
-        let likers = &mut post.likers;
-        merge::remove(likers, context, &mut knowledge, target, named, &mut changes);
-        if is_like {
-            merge::add(likers, context, &knowledge, target, dot, &mut changes);
-        }
+        let (likers, own) = (&mut post.likers, is_like.then_some(dot));
+        merge::apply(
+            likers,
+            context,
+            &mut knowledge,
+            target,
+            (named, own),
+            &mut changes,
+        );
         post.figures.credit(&changes);
     }
 

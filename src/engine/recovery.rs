@@ -6,8 +6,6 @@
 use std::io;
 use std::sync::Arc;
 
-use bytes::Bytes;
-
 use crate::codec::DecodeError;
 use crate::codec::reader::Reader;
 use crate::codec::vector::{entries, frontier};
@@ -21,10 +19,9 @@ use crate::crdt::version_vector::VersionVector;
 use crate::engine::committer::Committer;
 use crate::engine::post::{Post, shard_of_hash};
 use crate::engine::record::{COMMIT_RECORD, decode, read_done};
-use crate::engine::remote::Replayed;
+use crate::engine::replay::Replay;
 use crate::engine::requests::Done;
 use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
-use crate::engine::section::Section;
 use crate::engine::stage;
 use crate::engine::stored::{Assembly, Place, StoredPost};
 use crate::engine::{Engine, EngineOptions, Settlement};
@@ -113,7 +110,8 @@ pub async fn recover(
         files: seams.files.clone(),
         randomness: seams.randomness.clone(),
     };
-    let visit = |record: Record| replay_record(&engine, &record, &mut sums);
+    let mut replay = Replay::new(&engine, &mut sums);
+    let visit = |record: Record| replay_record(&engine, &record, &mut replay);
     let opened = log::open(
         log_seams,
         log_options,
@@ -123,6 +121,7 @@ pub async fn recover(
         visit,
     )
     .await?;
+    replay.finish();
     if meta.is_none() && opened.report.first > Position::START {
         let first = opened.report.first;
         return Err(RecoveryError::CheckpointLost { first });
@@ -232,7 +231,11 @@ fn restore_meta(engine: &Engine, meta: &MetaRow, sums: &mut RangeSums) -> Result
     Ok(())
 }
 
-fn replay_record(engine: &Engine, record: &Record, sums: &mut RangeSums) -> Result<(), VisitError> {
+fn replay_record(
+    engine: &Engine,
+    record: &Record,
+    replay: &mut Replay<'_>,
+) -> Result<(), VisitError> {
     if record.kind.0 != COMMIT_RECORD {
         return Err(format!(
             "a record of kind {}, which this build does not know",
@@ -243,31 +246,14 @@ fn replay_record(engine: &Engine, record: &Record, sums: &mut RangeSums) -> Resu
     let table = &mut &engine.replicas;
     let decoded = decode(&record.payload, table)?;
     for bytes in &decoded.blocks {
-        replay_block(engine, bytes, sums)?;
+        if let Some(block) = replay.block(bytes)? {
+            note_client_orphans(engine, &block);
+        }
     }
     for request in &decoded.requests {
         engine
             .requests
             .remember(request, || engine.token_of_frontier());
-    }
-    Ok(())
-}
-
-/// A block stands in the log behind all that it builds on. One that does not was shown as durable, and
-/// to pass over it would lose it.
-fn replay_block(engine: &Engine, bytes: &Bytes, sums: &mut RangeSums) -> Result<(), VisitError> {
-    let decoded = engine.decode_block(bytes)?;
-    match engine.replay(&decoded) {
-        Replayed::Applied(section) => {
-            add_prints(sums, &section);
-            note_client_orphans(engine, &decoded);
-        }
-        Replayed::Covered => {}
-        Replayed::Missing => {
-            let replica = engine.replicas.all().id(decoded.replica).clone();
-            let first = decoded.first_seq;
-            return Err(format!("event {first} of {replica} stands before what it follows").into());
-        }
     }
     Ok(())
 }
@@ -285,12 +271,6 @@ fn note_client_orphans(engine: &Engine, decoded: &Block) {
             open.into_iter()
                 .for_each(|dot| orphans.note_client_made(dot));
         }
-    }
-}
-
-fn add_prints(sums: &mut RangeSums, section: &Section) {
-    for (range, change) in &section.prints {
-        sums.add(*range, *change);
     }
 }
 
@@ -380,17 +360,24 @@ impl Engine {
             true => shard_of_hash(from, self.shards.len()),
             false => post.home(self.shards.len()),
         };
-        self.shards[index]
-            .lock()
-            .likers_mut(post)
-            .begin_bucket(from);
+        let mut shard = self.shards[index].lock();
+        shard.likers_mut(post).begin_bucket(from);
+        let mut locked = index;
         for (user, dots) in likers {
             let who = Who::of(&user);
-            if (from..=to).contains(&who.hash.order()) {
-                let mut shard = self.shards[post.shard_of(who.hash, self.shards.len())].lock();
-                shard.likers_mut(post).set(context, who, &dots, changes);
+            if !(from..=to).contains(&who.hash.order()) {
+                continue;
             }
+            // All in one shard, unless there were fewer of them when the row was written.
+            let place = post.shard_of(who.hash, self.shards.len());
+            if place != locked {
+                drop(shard);
+                shard = self.shards[place].lock();
+                locked = place;
+            }
+            shard.likers_mut(post).set(context, who, &dots, changes);
         }
+        drop(shard);
         self.shards[index]
             .lock()
             .likers_mut(post)

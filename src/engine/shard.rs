@@ -50,10 +50,18 @@ impl Shard {
         part.map_or_else(Dots::new, |part| part.likers.dots(who))
     }
 
-    /// As [`Likers::touch`].
-    pub fn touch(&self, post: &Post, who: Who<'_>) -> u64 {
-        let part = self.parts.get(&post.number);
-        part.map_or(0, |part| part.likers.touch(who))
+    /// As [`Likers::prefetch_bucket`].
+    pub fn prefetch_bucket(&self, post: &Post, who: Who<'_>) {
+        if let Some(likers) = self.likers(post) {
+            likers.prefetch_bucket(who);
+        }
+    }
+
+    /// As [`Likers::prefetch`].
+    pub fn prefetch(&self, post: &Post, who: Who<'_>) {
+        if let Some(likers) = self.likers(post) {
+            likers.prefetch(who);
+        }
     }
 
     pub fn likers(&self, post: &Post) -> Option<&Likers> {

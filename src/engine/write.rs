@@ -22,6 +22,9 @@ use crate::ids::{PostId, RequestId};
 /// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
 pub(super) const SECTION_BYTES: usize = 512;
 
+/// Items of a batch that are applied before other tasks have their turn; the rest of the shard's is applied too.
+const ITEMS_A_TURN: usize = 256;
+
 /// What became of a write, once it is durable.
 #[derive(Debug, Clone)]
 pub struct Written {
@@ -101,7 +104,9 @@ impl Engine {
         let mut open: Vec<usize> = (0..done.len()).filter(|at| done[*at].is_none()).collect();
         let mut waits = Vec::new();
         while !open.is_empty() {
-            let refused = self.apply_open(&prepared, &mut open, request, &mut done, &mut waits);
+            let refused = self
+                .apply_open(&prepared, &mut open, request, &mut done, &mut waits)
+                .await;
             match refused {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
@@ -172,8 +177,9 @@ impl Engine {
         Ok(())
     }
 
-    /// Applies what is open, shard by shard. Stops at the first refusal; what was applied is no longer open.
-    fn apply_open(
+    /// Applies what is open, shard by shard. Stops at the first refusal; what was applied is no longer open. Others have
+    /// their turn after [`ITEMS_A_TURN`]: a lone call would wait long behind large batches.
+    async fn apply_open(
         &self,
         prepared: &[Prepared<'_>],
         open: &mut Vec<usize>,
@@ -186,6 +192,7 @@ impl Engine {
             by_shard[self.shard_of(&prepared[at])].push(at);
         }
         let mut refused = None;
+        let mut applied = 0;
         for (shard, items) in by_shard.into_iter().enumerate() {
             if items.is_empty() {
                 continue;
@@ -196,11 +203,16 @@ impl Engine {
             }
             match self.apply_group(shard, &items, prepared, request) {
                 Ok((wait, group_done, moved)) => {
+                    applied += items.len();
                     for (at, item) in group_done {
                         done[at] = Some(item);
                     }
                     waits.push(wait);
                     open.extend(moved);
+                    if applied >= ITEMS_A_TURN {
+                        applied = 0;
+                        tokio::task::yield_now().await;
+                    }
                 }
                 Err(why) => {
                     refused = Some(why);

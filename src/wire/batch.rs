@@ -3,8 +3,6 @@
 //! A batch whose columns do not fit together says nothing reliable about any item and is refused whole.
 //! A bad id or delta concerns its own items alone.
 
-use std::fmt::Write as _;
-
 use crate::codec::text::NamedSeq;
 use crate::engine::command::{Command, Write};
 use crate::ids::{ClusterId, CounterName, IdError, PostId, UserId};
@@ -277,7 +275,7 @@ impl<'a> Users<'a> {
                 values,
             } => {
                 text.truncate(*prefix_bytes);
-                write!(text, "{}", values[at]).expect("a String takes any text");
+                text.push_str(itoa::Buffer::new().format(values[at]));
                 UserId::new(text)
                     .map_err(|error| FieldError::invalid(format!("user_integers[{at}]"), error))
             }

@@ -12,7 +12,7 @@ use crate::process::load::Load;
 use crate::process::node::{Node, PATIENCE, Setup};
 use crate::process::world::{World, converge};
 
-/// Items of a batch, with ids so long that few batches fill a segment.
+/// Items of a batch, with ids so long, and with nothing in common that could be left out, that few batches fill a segment.
 const BATCH_USERS: usize = 4_000;
 /// Batches that are more than a segment of the log.
 const SEGMENT_BATCHES: usize = 18;
@@ -27,7 +27,7 @@ async fn write_segments(client: &Client, post: &str, segments: usize) {
     for _ in 0..segments * SEGMENT_BATCHES {
         let mut batch = Batch::new();
         for number in 0..BATCH_USERS {
-            batch.like(post, &format!("{number:0>200}"));
+            batch.like(post, &format!("{number:x<200}"));
         }
         let result = client.batch_write(batch).await.expect("taken");
         assert!(result.errors.is_empty());

@@ -1,13 +1,15 @@
 //! Bytes → block, with strict limits.
 
 use super::{ADD, EMPTY, LIKE, RETIRE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT, read_head};
-use crate::codec::columns::{runs, runs_below};
+use crate::codec::columns::{numbers, numbers_below, texts};
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::vector::Intern;
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::event::{Action, Block, Event};
 use crate::ids::{CounterName, IdError, PostId, UserId};
-use crate::limits::{BLOCK_EVENTS_MAX, ID_BYTES_MAX, REMOVED_DOTS_MAX, REPLICAS_MAX};
+use crate::limits::{
+    BLOCK_DOTS_MAX, BLOCK_EVENTS_MAX, ID_BYTES_MAX, REMOVED_DOTS_MAX, REPLICAS_MAX,
+};
 use crate::versions::EVENT_KIND_MAX;
 
 /// Decodes a block, giving local numbers to the replicas it speaks of.
@@ -27,11 +29,11 @@ pub fn decode_up_to(
     for _ in 0..reader.count("number of replicas", REPLICAS_MAX)? {
         dictionary.push(intern.intern(&reader.replica()?)?);
     }
-    let posts = texts(reader, "post", PostId::from_utf8)?;
-    let counters = texts(reader, "counter", CounterName::from_utf8)?;
-    let actions = runs(reader, "actions", head.events)?;
+    let posts = dictionary_texts(reader, "post", PostId::from_utf8)?;
+    let counters = dictionary_texts(reader, "counter", CounterName::from_utf8)?;
+    let actions = numbers(reader, "actions", head.events)?;
     check_kinds(&actions, kind_max)?;
-    let events = Columns::read(reader, &actions, posts.len())?;
+    let events = Columns::read(reader, &actions, (posts.len(), &dictionary))?;
     let events = events.assemble(reader, &actions, &dictionary, counters.len())?;
     let rest = std::mem::replace(reader, Reader::new(&[]));
     rest.finish("end of a block")?;
@@ -60,15 +62,13 @@ fn check_kinds(actions: &[i64], known: u8) -> Result<(), DecodeError> {
     }
 }
 
-fn texts<T>(
+fn dictionary_texts<T>(
     reader: &mut Reader<'_>,
     what: &'static str,
     check: fn(&[u8]) -> Result<T, IdError>,
 ) -> Result<Vec<T>, DecodeError> {
     let count = reader.count(what, BLOCK_EVENTS_MAX)?;
-    (0..count)
-        .map(|_| reader.id(what, ID_BYTES_MAX, check))
-        .collect()
+    texts(reader, what, count, check)
 }
 
 /// The columns that stand before the adds, in the order of the events that have them.
@@ -77,32 +77,36 @@ struct Columns {
     posts: Vec<u32>,
     users: Vec<UserId>,
     increments: Vec<u64>,
-    dots: Vec<i64>,
+    named: Vec<Dots>,
 }
 
 impl Columns {
-    fn read(reader: &mut Reader<'_>, actions: &[i64], posts: usize) -> Result<Self, DecodeError> {
+    fn read(
+        reader: &mut Reader<'_>,
+        actions: &[i64],
+        (posts, dictionary): (usize, &[ReplicaIndex]),
+    ) -> Result<Self, DecodeError> {
         let number = |wanted: &[i64]| actions.iter().filter(|kind| wanted.contains(kind)).count();
         let mut last = 0u64;
-        let steps = runs(reader, "times", actions.len())?.into_iter();
+        let steps = numbers(reader, "times", actions.len())?.into_iter();
         let times = steps
             .map(|step| {
                 last = last.wrapping_add(step as u64);
                 last
             })
             .collect();
-        let posts_column = runs_below(reader, "posts", number(&[LIKE, UNLIKE, ADD]), posts)?;
+        let posts_column = numbers_below(reader, "posts", number(&[LIKE, UNLIKE, ADD]), posts)?;
         let users = users(reader, number(&[LIKE, UNLIKE]))?;
         let like_posts = posts_of_likes(actions, &posts_column);
-        let differences = runs(reader, "increments", number(&[LIKE]))?;
+        let differences = numbers(reader, "increments", number(&[LIKE]))?;
         let increments = resolve_increments(&differences, &like_posts, posts);
-        let dots = runs(reader, "removed dots", number(&[LIKE, UNLIKE]))?;
+        let named = dots(reader, number(&[LIKE, UNLIKE]), dictionary)?;
         Ok(Self {
             times,
             posts: posts_column,
             users,
             increments,
-            dots,
+            named,
         })
     }
 
@@ -116,12 +120,7 @@ impl Columns {
         let mut posts = self.posts.into_iter();
         let mut users = self.users.into_iter();
         let mut increments = self.increments.into_iter();
-        let mut named = Vec::with_capacity(self.dots.len());
-        let mut last = 0;
-        for count in self.dots {
-            named.push(dots(reader, count, dictionary, &mut last)?);
-        }
-        let mut named = named.into_iter();
+        let mut named = self.named.into_iter();
         let mut events = Vec::with_capacity(actions.len());
         for (kind, time_ms) in actions.iter().zip(self.times) {
             let missing = "the column was read for exactly these events";
@@ -178,23 +177,21 @@ fn resolve_increments(differences: &[i64], like_posts: &[u32], posts: usize) -> 
 fn users(reader: &mut Reader<'_>, count: usize) -> Result<Vec<UserId>, DecodeError> {
     let at = reader.position();
     match reader.byte("form of users")? {
-        USERS_AS_TEXT => (0..count)
-            .map(|_| reader.id("user", ID_BYTES_MAX, UserId::from_utf8))
-            .collect(),
+        USERS_AS_TEXT => texts(reader, "user", count, UserId::from_utf8),
         USERS_AS_NUMBERS => {
             let prefix = reader.prefixed("prefix of users", ID_BYTES_MAX)?;
             let prefix = std::str::from_utf8(prefix).map_err(|_| DecodeError::Invalid {
                 what: "prefix of users",
                 at,
             })?;
-            let mut text = String::with_capacity(prefix.len() + 20);
+            let mut text = String::from(prefix);
+            let mut digits = itoa::Buffer::new();
             (0..count)
                 .map(|_| {
                     let at = reader.position();
                     let number = reader.varint("number of a user")?;
-                    text.clear();
-                    text.push_str(prefix);
-                    text.push_str(&number.to_string());
+                    text.truncate(prefix.len());
+                    text.push_str(digits.format(number));
                     let what = "user";
                     UserId::new(&text).map_err(|source| DecodeError::Id { what, at, source })
                 })
@@ -207,38 +204,52 @@ fn users(reader: &mut Reader<'_>, count: usize) -> Result<Vec<UserId>, DecodeErr
     }
 }
 
+/// Of so many events the dots that each names.
 fn dots(
     reader: &mut Reader<'_>,
-    count: i64,
+    events: usize,
     dictionary: &[ReplicaIndex],
-    last: &mut u64,
-) -> Result<Dots, DecodeError> {
-    let at = reader.position();
+) -> Result<Vec<Dots>, DecodeError> {
     let what = "removed dots";
-    let count = usize::try_from(count).map_err(|_| DecodeError::Invalid { what, at })?;
-    if count > REMOVED_DOTS_MAX || count > reader.remaining() {
+    let at = reader.position();
+    let counts = numbers_below(reader, what, events, REMOVED_DOTS_MAX + 1)?;
+    let all = counts.iter().map(|count| *count as usize).sum();
+    // Each takes a byte of its own only where dots differ, so that what is left says nothing of how many there may be.
+    if all > BLOCK_DOTS_MAX {
         return Err(DecodeError::OverLimit {
             what,
             at,
-            found: count as u64,
-            max: REMOVED_DOTS_MAX as u64,
+            found: all as u64,
+            max: BLOCK_DOTS_MAX as u64,
         });
     }
-    let mut dots = Dots::with_capacity(count);
-    for _ in 0..count {
-        let replica = reader.bounded(what, dictionary.len() as u64 - 1)?;
-        let seq = last.wrapping_add(reader.signed(what)? as u64);
-        *last = seq;
-        let dot = Dot {
-            seq,
-            replica: dictionary[replica as usize],
-        };
-        if seq == 0 || dots.contains(&dot) {
-            return Err(DecodeError::Invalid { what, at });
+    let places = numbers_below(reader, what, all, dictionary.len())?;
+    let steps = numbers(reader, what, all)?;
+    let mut last = 0u64;
+    let mut both = places.into_iter().zip(steps).map(|(place, step)| {
+        last = last.wrapping_add(step as u64);
+        Dot {
+            seq: last,
+            replica: dictionary[place as usize],
         }
-        dots.push(dot);
+    });
+    let named = counts.iter().map(|count| {
+        let named: Dots = both.by_ref().take(*count as usize).collect();
+        let is_valid = named.iter().all(|dot| dot.seq > 0) && !has_repeats(&named);
+        is_valid
+            .then_some(named)
+            .ok_or(DecodeError::Invalid { what, at })
+    });
+    named.collect()
+}
+
+fn has_repeats(dots: &[Dot]) -> bool {
+    if dots.len() < 2 {
+        return false;
     }
-    Ok(dots)
+    let mut sorted: Vec<_> = dots.iter().map(|dot| (dot.replica, dot.seq)).collect();
+    sorted.sort_unstable();
+    sorted.windows(2).any(|pair| pair[0] == pair[1])
 }
 
 /// Positions ascend, so that no replica comes twice.

@@ -3,8 +3,8 @@
 use std::collections::HashMap;
 
 use super::{ADD, EMPTY, LIKE, RETIRE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT};
-use crate::codec::columns::put_runs;
-use crate::codec::reader::{put_prefixed, put_replica, put_signed, put_varint};
+use crate::codec::columns::{put_numbers, put_texts};
+use crate::codec::reader::{put_prefixed, put_replica, put_varint};
 use crate::codec::vector::put_entries;
 use crate::crdt::dot::{Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
@@ -24,21 +24,12 @@ pub fn encode(block: &Block, replicas: &Replicas) -> Vec<u8> {
     }
     put_varint(&mut out, block.events.len() as u64);
     let dictionary = put_dictionary(&mut out, block, replicas);
-    put_texts(&mut out, block.posts.iter().map(PostId::as_bytes));
-    put_texts(&mut out, block.counters.iter().map(CounterName::as_bytes));
-    put_runs(
-        &mut out,
-        block.events.iter().map(|event| kind(&event.action)),
-    );
+    put_dictionary_texts(&mut out, block.posts.iter().map(PostId::as_bytes));
+    put_dictionary_texts(&mut out, block.counters.iter().map(CounterName::as_bytes));
+    let actions = || block.events.iter().map(|event| &event.action);
+    put_column(&mut out, actions().map(kind));
     put_times(&mut out, &block.events);
-    put_runs(
-        &mut out,
-        block
-            .events
-            .iter()
-            .filter_map(|event| post_of(&event.action))
-            .map(i64::from),
-    );
+    put_column(&mut out, actions().filter_map(Action::post).map(i64::from));
     put_users(&mut out, &block.events);
     put_increments(&mut out, block);
     put_dots(&mut out, block, &dictionary);
@@ -57,37 +48,13 @@ fn kind(action: &Action) -> i64 {
     }
 }
 
-fn post_of(action: &Action) -> Option<u32> {
-    match action {
-        Action::Empty | Action::Retire { .. } => None,
-        Action::Like { post, .. } | Action::Unlike { post, .. } | Action::Add { post, .. } => {
-            Some(*post)
-        }
-    }
-}
-
-fn user_of(action: &Action) -> Option<&UserId> {
-    match action {
-        Action::Like { user, .. } | Action::Unlike { user, .. } => Some(user),
-        Action::Empty | Action::Add { .. } | Action::Retire { .. } => None,
-    }
-}
-
-fn dots_of(action: &Action) -> Option<&Dots> {
-    match action {
-        Action::Like { replaced, .. } => Some(replaced),
-        Action::Unlike { removed, .. } => Some(removed),
-        Action::Empty | Action::Add { .. } | Action::Retire { .. } => None,
-    }
-}
-
 /// Replicas that an event speaks of.
 fn replicas_of(action: &Action) -> impl Iterator<Item = ReplicaIndex> {
     let retired = match action {
         Action::Retire { replicas } => replicas.as_slice(),
         _ => &[],
     };
-    let named = dots_of(action).into_iter().flatten();
+    let named = action.named().into_iter().flatten();
     named.map(|dot| dot.replica).chain(retired.iter().copied())
 }
 
@@ -115,29 +82,31 @@ fn put_dictionary(
     dictionary
 }
 
-fn put_texts<'a>(out: &mut Vec<u8>, texts: impl ExactSizeIterator<Item = &'a [u8]>) {
+fn put_column(out: &mut Vec<u8>, values: impl Iterator<Item = i64>) {
+    let values: Vec<i64> = values.collect();
+    put_numbers(out, &values);
+}
+
+fn put_dictionary_texts<'a>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'a [u8]>) {
+    let texts: Vec<&[u8]> = texts.collect();
     put_varint(out, texts.len() as u64);
-    for text in texts {
-        put_prefixed(out, text);
-    }
+    put_texts(out, &texts);
 }
 
 fn put_times(out: &mut Vec<u8>, events: &[Event]) {
     let mut last = 0;
-    put_runs(
-        out,
-        events.iter().map(|event| {
-            let step = event.time_ms.wrapping_sub(last) as i64;
-            last = event.time_ms;
-            step
-        }),
-    );
+    let steps = events.iter().map(|event| {
+        let step = event.time_ms.wrapping_sub(last) as i64;
+        last = event.time_ms;
+        step
+    });
+    put_column(out, steps);
 }
 
 fn put_users(out: &mut Vec<u8>, events: &[Event]) {
     let users: Vec<&UserId> = events
         .iter()
-        .filter_map(|event| user_of(&event.action))
+        .filter_map(|event| event.action.user())
         .collect();
     if let Some((prefix, numbers)) = as_numbers(&users) {
         out.push(USERS_AS_NUMBERS);
@@ -148,62 +117,55 @@ fn put_users(out: &mut Vec<u8>, events: &[Event]) {
         return;
     }
     out.push(USERS_AS_TEXT);
-    for user in users {
-        put_prefixed(out, user.as_bytes());
-    }
+    let texts: Vec<&[u8]> = users.iter().map(|user| user.as_bytes()).collect();
+    put_texts(out, &texts);
 }
 
-/// Splits `u1234` into `u` and 1234, if that is reversible for all users and their prefix is one.
+/// Users as a prefix and numbers, if their prefix is one.
 fn as_numbers<'a>(users: &[&'a UserId]) -> Option<(&'a str, Vec<u64>)> {
-    let first = users.first()?.as_str();
-    let prefix = first.trim_end_matches(|c: char| c.is_ascii_digit());
-    let number = |user: &UserId| {
-        let digits = user.as_str().strip_prefix(prefix)?;
-        let canonical = digits == "0" || !digits.starts_with('0');
-        let plain = digits.bytes().all(|byte| byte.is_ascii_digit());
-        (canonical && plain).then(|| digits.parse().ok()).flatten()
+    let (prefix, _) = users.first()?.numbered()?;
+    let number = |user: &&UserId| {
+        let (its, number) = user.numbered()?;
+        (its == prefix).then_some(number)
     };
-    let numbers: Option<Vec<u64>> = users.iter().map(|user| number(user)).collect();
+    let numbers: Option<Vec<u64>> = users.iter().map(number).collect();
     Some((prefix, numbers?))
 }
 
 /// Increments are written as the difference to "one more than the post's last like in this block".
 fn put_increments(out: &mut Vec<u8>, block: &Block) {
     let mut expected = vec![0u64; block.posts.len()];
-    put_runs(
-        out,
-        block.events.iter().filter_map(|event| match &event.action {
-            Action::Like {
-                post, increments, ..
-            } => {
-                let expected = &mut expected[*post as usize];
-                let difference = increments.wrapping_sub(*expected) as i64;
-                *expected = increments.wrapping_add(1);
-                Some(difference)
-            }
-            _ => None,
-        }),
-    );
+    let differences = block.events.iter().filter_map(|event| match &event.action {
+        Action::Like {
+            post, increments, ..
+        } => {
+            let expected = &mut expected[*post as usize];
+            let difference = increments.wrapping_sub(*expected) as i64;
+            *expected = increments.wrapping_add(1);
+            Some(difference)
+        }
+        _ => None,
+    });
+    put_column(out, differences);
 }
 
 fn put_dots(out: &mut Vec<u8>, block: &Block, dictionary: &HashMap<ReplicaIndex, u64>) {
-    let named = || {
-        block
-            .events
-            .iter()
-            .filter_map(|event| dots_of(&event.action))
+    let events = block.events.iter();
+    let named: Vec<&Dots> = events.filter_map(|event| event.action.named()).collect();
+    put_column(out, named.iter().map(|dots| dots.len() as i64));
+    let dots = || named.iter().copied().flatten();
+    let place = |replica| match replica == block.replica {
+        true => 0,
+        false => dictionary[&replica],
     };
-    put_runs(out, named().map(|dots| dots.len() as i64));
+    put_column(out, dots().map(|dot| place(dot.replica) as i64));
     let mut last = 0;
-    for dot in named().flatten() {
-        let place = match dot.replica == block.replica {
-            true => 0,
-            false => dictionary[&dot.replica],
-        };
-        put_varint(out, place);
-        put_signed(out, dot.seq.wrapping_sub(last) as i64);
+    let steps = dots().map(|dot| {
+        let step = dot.seq.wrapping_sub(last) as i64;
         last = dot.seq;
-    }
+        step
+    });
+    put_column(out, steps);
 }
 
 fn put_adds(out: &mut Vec<u8>, events: &[Event]) {

@@ -114,12 +114,15 @@ impl Bucket {
         }
     }
 
-    /// Reads what a search for the user would begin with, and nothing follows from it: so the processor waits for the
-    /// memory of many users at once.
-    pub fn touch(&self, who: Who<'_>) -> u64 {
-        match who.key {
-            Some(Key::Short(key)) => self.short.touch(key),
-            _ => 0,
+    /// Asks for the memory of what a search looks at first.
+    pub fn prefetch_head(&self) {
+        self.short.prefetch_head();
+    }
+
+    /// Asks for the memory in which a search for the user begins. That of the bucket itself has been asked for.
+    pub fn prefetch(&self, who: Who<'_>) {
+        if let Some(Key::Short(key)) = who.key {
+            self.short.prefetch(key);
         }
     }
 

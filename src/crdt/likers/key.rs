@@ -29,11 +29,13 @@ pub struct Who<'a> {
 
 impl<'a> Who<'a> {
     pub fn of(user: &'a UserId) -> Self {
-        Self {
-            user,
-            hash: UserHash::of(user),
-            key: Key::of(user),
-        }
+        Self::hashed(user, UserHash::of(user))
+    }
+
+    /// With the user's hash, where it is known already.
+    pub fn hashed(user: &'a UserId, hash: UserHash) -> Self {
+        let key = Key::of(user);
+        Self { user, hash, key }
     }
 }
 
@@ -54,7 +56,8 @@ impl Key {
     /// None for texts that have none.
     pub fn of(user: &UserId) -> Option<Self> {
         let text = user.as_bytes();
-        if let Some((prefix, number)) = numbered(text) {
+        if let Some((prefix, number)) = user.numbered() {
+            let prefix = prefix.as_bytes();
             if prefix.len() <= SHORT_PREFIX && number >> SHORT_NUMBER_BITS == 0 {
                 let mut bytes = [0; 8];
                 bytes[..prefix.len()].copy_from_slice(prefix);
@@ -129,18 +132,7 @@ impl Text {
     fn numbered(prefix: &[u8], number: u64) -> Self {
         let mut text = Self::default();
         text.push(prefix);
-        let mut digits = [0; 20];
-        let mut first = digits.len();
-        let mut rest = number;
-        loop {
-            first -= 1;
-            digits[first] = b'0' + (rest % 10) as u8;
-            rest /= 10;
-            if rest == 0 {
-                break;
-            }
-        }
-        text.push(&digits[first..]);
+        text.push(itoa::Buffer::new().format(number).as_bytes());
         text
     }
 
@@ -171,21 +163,6 @@ impl Text {
         UserId::from_utf8(self.as_bytes())
             .unwrap_or_else(|_| UserId::new("\u{fffd}").expect("a valid id"))
     }
-}
-
-/// Splits `u1234` into `u` and 1234: the number is the longest end of the text that is one without leading zeros.
-fn numbered(text: &[u8]) -> Option<(&[u8], u64)> {
-    let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
-    let (mut from, end) = (text.len() - digits.count(), text.len());
-    while from + 1 < end && text[from] == b'0' {
-        from += 1;
-    }
-    // Twenty digits may be more than 64 bits hold.
-    if from == end || end - from > 19 {
-        return None;
-    }
-    let value = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
-    Some((&text[..from], text[from..].iter().fold(0, value)))
 }
 
 /// A UUID in the usual form, in lower case.

@@ -66,10 +66,14 @@ impl Likers {
         self.buckets[self.place(who.hash.order())].dots(who)
     }
 
-    /// Reads what a search for the user would begin with: many of these are done in the time of one, as long as nothing
-    /// is made of what they read.
-    pub fn touch(&self, who: Who<'_>) -> u64 {
-        self.buckets[self.place(who.hash.order())].touch(who)
+    /// Asks for the memory of the bucket that a search for the user looks into.
+    pub fn prefetch_bucket(&self, who: Who<'_>) {
+        self.buckets[self.place(who.hash.order())].prefetch_head();
+    }
+
+    /// Asks for the memory in which a search for the user begins. That of their bucket has been asked for.
+    pub fn prefetch(&self, who: Who<'_>) {
+        self.buckets[self.place(who.hash.order())].prefetch(who);
     }
 
     /// The user's live dots become `dots`. Returns those they were.

@@ -4,6 +4,8 @@
 //!
 //! Keys are as good as random, and a table belongs to a bucket of bounded size: at the worst a search looks at all of it.
 
+use crate::crdt::prefetch::prefetch;
+
 /// A key whose highest bits place it.
 pub(super) trait TableKey: Copy + Ord {
     const ZERO: Self;
@@ -67,10 +69,16 @@ impl<K: TableKey> Table<K> {
         Some(self.slots[at].value)
     }
 
-    /// Reads where a search for the key begins.
-    pub fn touch(&self, key: K) -> u64 {
-        let home = self.slots.get(self.home(key));
-        home.map_or(0, |slot| slot.value)
+    /// Asks for the memory in which a search for the key begins. That of the table itself has been asked for.
+    pub fn prefetch(&self, key: K) {
+        if let Some(slot) = self.slots.get(self.home(key)) {
+            prefetch(slot);
+        }
+    }
+
+    /// Asks for the memory of what a search looks at first.
+    pub fn prefetch_head(&self) {
+        prefetch(&self.homes);
     }
 
     /// Returns the value that the key had.

@@ -4,6 +4,9 @@ use bytes::Bytes;
 use serde::{Deserialize, Serialize};
 
 use super::{Dictionary, ReplicaRow, RowError, at, intern_all, open, seal};
+use crate::codec;
+use crate::codec::likers::put_likers;
+use crate::codec::reader::Reader;
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::figures::Figures;
 use crate::crdt::pn_counter::CounterEntry;
@@ -19,7 +22,8 @@ type CounterBody = (String, Vec<(u32, u64, u64)>);
 #[derive(Serialize, Deserialize)]
 struct LikersRow {
     replicas: Vec<ReplicaRow>,
-    likers: Vec<LikerBody>,
+    /// As `codec::likers` has them.
+    likers: Vec<u8>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -154,21 +158,22 @@ fn likers(
     Ok(likers)
 }
 
-pub fn encode_likers(
-    likers: impl Iterator<Item = (UserId, Dots)>,
-    replicas: &Replicas,
-) -> Result<Bytes, RowError> {
+pub fn encode_likers(likers: &[(UserId, Dots)], replicas: &Replicas) -> Result<Bytes, RowError> {
     let mut dictionary = Dictionary::default();
-    let likers = likers
-        .map(|(user, dots)| liker_body(&user, &dots, &mut dictionary))
-        .collect();
-    let replicas = dictionary.rows(replicas);
-    seal(&LikersRow { replicas, likers })
+    let mut bytes = Vec::new();
+    put_likers(&mut bytes, likers, |replica| dictionary.place(replica));
+    seal(&LikersRow {
+        replicas: dictionary.rows(replicas),
+        likers: bytes,
+    })
 }
 
 pub fn decode_likers(row: &[u8], table: &ReplicaTable) -> Result<Vec<(UserId, Dots)>, RowError> {
     let row: LikersRow = open(row)?;
-    likers(row.likers, &intern_all(&row.replicas, table)?)
+    let mut reader = Reader::new(&row.likers);
+    let likers = codec::likers::likers(&mut reader, &intern_all(&row.replicas, table)?)?;
+    reader.finish("likers")?;
+    Ok(likers)
 }
 
 pub fn encode_figures(figures: &StoredFigures, replicas: &Replicas) -> Result<Bytes, RowError> {

@@ -214,14 +214,13 @@ async fn a_row_that_was_changed_with_its_checksum_is_written_again() {
     let fewer = |node: &Node, row: Vec<u8>| {
         let mut likers = rows::decode_likers(&row, node.engine.replicas()).expect("a row");
         likers.pop();
-        let row = rows::encode_likers(likers.into_iter(), &node.engine.replicas().all());
+        let row = rows::encode_likers(&likers, &node.engine.replicas().all());
         Some(row.expect("small").to_vec())
     };
     row_is_mended(fewer, rows::likers_key(&post("p"), 0)).await;
     // One that stands where none belongs would take over the hashes from there on.
     let none = |node: &Node, _: Vec<u8>| {
-        let none = std::iter::empty();
-        let row = rows::encode_likers(none, &node.engine.replicas().all());
+        let row = rows::encode_likers(&[], &node.engine.replicas().all());
         Some(row.expect("small").to_vec())
     };
     row_is_mended(none, rows::likers_key(&post("p"), 1 << 63)).await;
@@ -247,7 +246,7 @@ async fn rows_of_its_own_beside_a_pack_are_written_again() {
     let (mut node, _) = filled(&machine).await;
     node.checkpointer.checkpoint().await.expect("stored");
     let (fingerprint, before) = (node.fingerprint(), shown(&node));
-    let none = rows::encode_likers(std::iter::empty(), &node.engine.replicas().all());
+    let none = rows::encode_likers(&[], &node.engine.replicas().all());
     let stray = Some(none.expect("small"));
     machine
         .device

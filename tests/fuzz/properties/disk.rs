@@ -6,32 +6,44 @@ use std::sync::{Arc, LazyLock};
 use bytes::Bytes;
 use likewise::adapters::simulated_disk::SimulatedDisk;
 use likewise::adapters::system::SeededRandomness;
+use likewise::crdt::dot::Dots;
 use likewise::engine::replicas::ReplicaTable;
 use likewise::engine::rows::{self, PostKey};
 use likewise::engine::stage as staged;
-use likewise::ids::{ClusterId, Region};
+use likewise::ids::{ClusterId, Region, UserId};
 use likewise::log::{
     LogIdentity, LogOptions, LogSeams, OpenError, OpenedLog, Position, Record, RecordKind, open,
 };
 use likewise::seams::files::write_whole;
+use likewise::versions::CHECKPOINT_FORMAT;
 
 fn run<T>(work: impl Future<Output = T>) -> T {
     let runtime = tokio::runtime::Builder::new_current_thread().build();
     runtime.expect("a runtime").block_on(work)
 }
 
+/// They are written in an order of their own.
+fn in_order(mut likers: Vec<(UserId, Dots)>) -> Vec<(UserId, Dots)> {
+    let dots = |dots: &Dots| -> Vec<_> { dots.iter().map(|dot| (dot.replica, dot.seq)).collect() };
+    likers.sort_by_cached_key(|(user, its)| (user.clone(), dots(its)));
+    likers
+}
+
 /// Rows say the same after they were written again. The checksum is made right, or nothing behind it would be
 /// reached.
 pub fn rows(bytes: &[u8]) {
-    let sealed = [&[1], &crc32fast::hash(bytes).to_be_bytes()[..], bytes].concat();
+    let sealed = [
+        &[CHECKPOINT_FORMAT],
+        &crc32fast::hash(bytes).to_be_bytes()[..],
+        bytes,
+    ]
+    .concat();
     for row in [bytes, &sealed] {
         let table = ReplicaTable::default();
         if let Ok(likers) = rows::decode_likers(row, &table) {
-            let again = rows::encode_likers(likers.iter().cloned(), &table.all()).expect("our own");
-            assert_eq!(
-                rows::decode_likers(&again, &table).expect("our own"),
-                likers
-            );
+            let again = rows::encode_likers(&likers, &table.all()).expect("our own");
+            let read = rows::decode_likers(&again, &table).expect("our own");
+            assert_eq!(in_order(read), in_order(likers));
         }
         if let Ok(figures) = rows::decode_figures(row, &table) {
             let again = rows::encode_figures(&figures, &table.all()).expect("our own");
