@@ -42,7 +42,8 @@ def licence_allowed(expression: str, allowed: set[str]) -> bool:
 
     def alternatives() -> bool:
         met = conjunction()
-        while peek() in ("OR", "/"):
+        # Some write it small, as SPDX 3 lets them.
+        while peek() in ("OR", "or", "/"):
             take()
             met = conjunction() or met
         return met
