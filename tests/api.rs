@@ -12,9 +12,9 @@ use likewise::engine::Serving;
 use likewise::log::LogOptions;
 use likewise::wire::v1::stream_writes_response::Outcome as Answer;
 use likewise::wire::v1::{
-    BatchGetPostsRequest, BatchWriteRequest, Consistency, GetCountersRequest, IntegerColumn,
-    NodeState, Operation, Outcome, ReadOptions, Reason, StreamWritesRequest, StringColumn,
-    WatchPostsRequest, WriteBatch, WriteResult, write_batch,
+    BatchGetPostsRequest, BatchWriteRequest, Consistency, GetCountersRequest, GetStatusRequest,
+    IntegerColumn, NodeState, Operation, Outcome, ReadOptions, Reason, StreamWritesRequest,
+    StringColumn, WatchPostsRequest, WriteBatch, WriteResult, write_batch,
 };
 use served::{Served, add, at_least, get, like, limits, refusal, serve, served, unlike};
 use support::Machine;
@@ -751,6 +751,11 @@ async fn a_full_node_says_so_and_does_not_hang() {
         "REASON_OVERLOADED"
     );
     assert!(details.retry_info().is_some());
+    // What it has no place for it does not read.
+    let unread = refusal(node.likes.like(like("", "ann")).await);
+    assert_eq!(unread.1, "REASON_OVERLOADED");
+    let status = node.cluster.get_status(GetStatusRequest {}).await;
+    status.expect("how the node is can be asked all the same");
 
     let request = StreamWritesRequest {
         batch_id: 7,
