@@ -145,6 +145,29 @@ impl UserId {
     }
 }
 
+/// Makes users of what [`UserId::numbered`] splits them into, many of one prefix.
+pub struct NumberedUsers {
+    /// The prefix, and behind it the number of the last one.
+    text: String,
+    prefix_bytes: usize,
+}
+
+impl NumberedUsers {
+    pub fn of(prefix: &str) -> Self {
+        Self {
+            text: prefix.to_owned(),
+            prefix_bytes: prefix.len(),
+        }
+    }
+
+    /// Checks the prefix with the number behind it.
+    pub fn user(&mut self, number: u64) -> Result<UserId, IdError> {
+        self.text.truncate(self.prefix_bytes);
+        self.text.push_str(itoa::Buffer::new().format(number));
+        UserId::new(&self.text)
+    }
+}
+
 /// 128 random bits, drawn at every start of a process.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct Epoch(pub u128);

@@ -79,9 +79,15 @@ pub fn numbers_below(
 ) -> Result<Vec<u32>, DecodeError> {
     let at = reader.position();
     let values = numbers(reader, what, count)?;
-    let narrow = |value: i64| match u32::try_from(value) {
-        Ok(value) if (value as usize) < end => Ok(value),
-        _ => Err(DecodeError::Invalid { what, at }),
+    let narrow = |value: i64| match u64::try_from(value) {
+        Ok(found) if found >= end as u64 => Err(DecodeError::OverLimit {
+            what,
+            at,
+            found,
+            max: (end as u64).saturating_sub(1),
+        }),
+        Ok(value) => Ok(value as u32),
+        Err(_) => Err(DecodeError::Invalid { what, at }),
     };
     values.into_iter().map(narrow).collect()
 }

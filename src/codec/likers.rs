@@ -5,11 +5,12 @@
 
 use std::collections::BTreeMap;
 
-use crate::codec::columns::{numbers_below, put_numbers, put_texts, texts};
+use crate::codec::columns::{put_texts, texts};
+use crate::codec::dots::{Owned, put_owned};
 use crate::codec::reader::{DecodeError, Reader, put_prefixed, put_varint};
-use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
-use crate::ids::UserId;
-use crate::limits::{BLOCK_DOTS_MAX, ID_BYTES_MAX, REMOVED_DOTS_MAX};
+use crate::crdt::dot::{Dots, ReplicaIndex};
+use crate::ids::{NumberedUsers, UserId};
+use crate::limits::ID_BYTES_MAX;
 
 /// Users of one prefix that are worth a group.
 const GROUP_MIN: usize = 4;
@@ -21,31 +22,28 @@ pub fn put_likers(
     likers: &[(UserId, Dots)],
     mut place: impl FnMut(ReplicaIndex) -> u32,
 ) {
-    let mut groups: BTreeMap<&str, Vec<(u64, &Dots)>> = BTreeMap::new();
+    let mut groups: BTreeMap<&str, Vec<(u64, &UserId, &Dots)>> = BTreeMap::new();
     let mut others: Vec<(&UserId, &Dots)> = Vec::new();
     for (user, dots) in likers {
         match user.numbered() {
-            Some((prefix, number)) => groups.entry(prefix).or_default().push((number, dots)),
+            Some((prefix, number)) => groups.entry(prefix).or_default().push((number, user, dots)),
             None => others.push((user, dots)),
         }
     }
     // The few of a prefix of their own are texts, like those that are no numbers.
-    let grouped = |(_, group): &(&&str, &Vec<_>)| group.len() >= GROUP_MIN;
-    for (user, dots) in likers {
-        let prefix = user.numbered().map(|(prefix, _)| prefix);
-        if prefix.is_some_and(|prefix| groups[prefix].len() < GROUP_MIN) {
-            others.push((user, dots));
-        }
-    }
+    let few = groups.extract_if(.., |_, group| group.len() < GROUP_MIN);
+    others.extend(
+        few.flat_map(|(_, group)| group)
+            .map(|(_, user, dots)| (user, dots)),
+    );
     let mut all: Vec<&Dots> = Vec::with_capacity(likers.len());
-    put_varint(out, groups.iter().filter(grouped).count() as u64);
-    for (prefix, group) in groups.iter().filter(grouped) {
-        let mut group = group.clone();
-        group.sort_unstable_by_key(|(number, _)| *number);
+    put_varint(out, groups.len() as u64);
+    for (prefix, mut group) in groups {
+        group.sort_unstable_by_key(|(number, ..)| *number);
         put_prefixed(out, prefix.as_bytes());
         put_varint(out, group.len() as u64);
         let mut last = 0;
-        for (number, dots) in group {
+        for (number, _, dots) in group {
             put_varint(out, number - last);
             last = number;
             all.push(dots);
@@ -56,16 +54,8 @@ pub fn put_likers(
     let users: Vec<&[u8]> = others.iter().map(|(user, _)| user.as_bytes()).collect();
     put_texts(out, &users);
     all.extend(others.into_iter().map(|(_, dots)| dots));
-    put_dots(out, &all, &mut place);
-}
-
-fn put_dots(out: &mut Vec<u8>, all: &[&Dots], place: &mut impl FnMut(ReplicaIndex) -> u32) {
-    let counts: Vec<i64> = all.iter().map(|dots| dots.len() as i64).collect();
-    put_numbers(out, &counts);
-    let dots = || all.iter().copied().flatten();
-    let places: Vec<i64> = dots().map(|dot| i64::from(place(dot.replica))).collect();
-    put_numbers(out, &places);
-    let numbers: Vec<u64> = dots().map(|dot| dot.seq).collect();
+    put_owned(out, &all, |replica| u64::from(place(replica)));
+    let numbers: Vec<u64> = all.into_iter().flatten().map(|dot| dot.seq).collect();
     put_packed(out, &numbers);
 }
 
@@ -109,20 +99,18 @@ pub fn likers(
 }
 
 fn numbered(reader: &mut Reader<'_>, users: &mut Vec<UserId>) -> Result<(), DecodeError> {
-    let prefix = reader.prefixed(WHAT, ID_BYTES_MAX)?;
-    let mut text = prefix.to_vec();
-    let mut digits = itoa::Buffer::new();
+    let at = reader.position();
+    let prefix = std::str::from_utf8(reader.prefixed(WHAT, ID_BYTES_MAX)?);
+    let prefix = prefix.map_err(|_| DecodeError::Invalid { what: WHAT, at })?;
+    let mut numbered = NumberedUsers::of(prefix);
     let count = reader.count(WHAT, reader.remaining())?;
     users.reserve(count);
     let mut number = 0u64;
     for _ in 0..count {
         let at = reader.position();
-        let step = reader.varint(WHAT)?;
-        let next = number.checked_add(step);
+        let next = number.checked_add(reader.varint(WHAT)?);
         number = next.ok_or(DecodeError::Invalid { what: WHAT, at })?;
-        text.truncate(prefix.len());
-        text.extend_from_slice(digits.format(number).as_bytes());
-        let (what, user) = (WHAT, UserId::from_utf8(&text));
+        let (what, user) = (WHAT, numbered.user(number));
         users.push(user.map_err(|source| DecodeError::Id { what, at, source })?);
     }
     Ok(())
@@ -134,27 +122,14 @@ fn dots(
     dictionary: &[ReplicaIndex],
 ) -> Result<Vec<Dots>, DecodeError> {
     let at = reader.position();
-    let counts = numbers_below(reader, WHAT, users, REMOVED_DOTS_MAX + 1)?;
-    let all = counts.iter().map(|count| *count as usize).sum();
-    if all > BLOCK_DOTS_MAX {
-        return Err(DecodeError::OverLimit {
-            what: WHAT,
-            at,
-            found: all as u64,
-            max: BLOCK_DOTS_MAX as u64,
-        });
+    let owned = Owned::read(reader, WHAT, users, dictionary)?;
+    let numbers = packed(reader, owned.len())?;
+    let dots = owned.with(numbers);
+    let is_valid = |dots: &Dots| !dots.is_empty() && dots.iter().all(|dot| dot.seq > 0);
+    match dots.iter().all(is_valid) {
+        true => Ok(dots),
+        false => Err(DecodeError::Invalid { what: WHAT, at }),
     }
-    let places = numbers_below(reader, WHAT, all, dictionary.len())?;
-    let numbers = packed(reader, all)?;
-    if numbers.contains(&0) || counts.contains(&0) {
-        return Err(DecodeError::Invalid { what: WHAT, at });
-    }
-    let mut both = places.into_iter().zip(numbers).map(|(place, seq)| Dot {
-        seq,
-        replica: dictionary[place as usize],
-    });
-    let of_each = |count: u32| both.by_ref().take(count as usize).collect();
-    Ok(counts.into_iter().map(of_each).collect())
 }
 
 fn packed(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u64>, DecodeError> {
@@ -190,6 +165,7 @@ fn packed(reader: &mut Reader<'_>, count: usize) -> Result<Vec<u64>, DecodeError
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::crdt::dot::Dot;
     use proptest::prelude::*;
 
     const REPLICAS: [ReplicaIndex; 2] = [ReplicaIndex(4), ReplicaIndex(9)];

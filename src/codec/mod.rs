@@ -6,6 +6,7 @@
 
 pub mod block;
 mod columns;
+mod dots;
 pub mod likers;
 pub mod reader;
 pub mod text;

@@ -84,12 +84,14 @@ impl<'a> Replay<'a> {
     }
 
     fn apply(&mut self, decoded: &Block, have: u64) {
-        let ids = decoded.posts.iter();
-        let posts = ids.map(|id| self.engine.directory.get_or_create(id));
-        let posts: Vec<Arc<Post>> = posts.collect();
-        if is_plain(decoded) && posts.iter().all(|post| post.is_wide()) {
-            self.put_aside(decoded, have, &posts);
-            return;
+        if is_plain(decoded) {
+            let ids = decoded.posts.iter();
+            let posts = ids.map(|id| self.engine.directory.get_or_create(id));
+            let posts: Vec<Arc<Post>> = posts.collect();
+            if posts.iter().all(|post| post.is_wide()) {
+                self.put_aside(decoded, have, &posts);
+                return;
+            }
         }
         self.apply_aside();
         if let Replayed::Applied(section) = self.engine.replay(decoded) {

@@ -5,7 +5,7 @@
 
 use crate::codec::text::NamedSeq;
 use crate::engine::command::{Command, Write};
-use crate::ids::{ClusterId, CounterName, IdError, PostId, UserId};
+use crate::ids::{ClusterId, CounterName, IdError, NumberedUsers, PostId, UserId};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::wire::field::{self, FieldError};
 use crate::wire::v1::{Operation, StringColumn, WriteBatch, write_batch};
@@ -240,9 +240,7 @@ enum Users<'a> {
         lengths: &'a [u32],
     },
     Integers {
-        /// The prefix, and behind it the number of the last user.
-        text: String,
-        prefix_bytes: usize,
+        users: NumberedUsers,
         values: &'a [u64],
     },
 }
@@ -253,8 +251,7 @@ impl<'a> Users<'a> {
             None => Ok(Self::None),
             Some(write_batch::Users::UserStrings(column)) => strings(column),
             Some(write_batch::Users::UserIntegers(column)) => Ok(Self::Integers {
-                text: column.prefix.clone(),
-                prefix_bytes: column.prefix.len(),
+                users: NumberedUsers::of(&column.prefix),
                 values: &column.values,
             }),
         }
@@ -269,16 +266,9 @@ impl<'a> Users<'a> {
                 UserId::new(user)
                     .map_err(|error| FieldError::invalid(format!("user_strings[{at}]"), error))
             }
-            Self::Integers {
-                text,
-                prefix_bytes,
-                values,
-            } => {
-                text.truncate(*prefix_bytes);
-                text.push_str(itoa::Buffer::new().format(values[at]));
-                UserId::new(text)
-                    .map_err(|error| FieldError::invalid(format!("user_integers[{at}]"), error))
-            }
+            Self::Integers { users, values } => users
+                .user(values[at])
+                .map_err(|error| FieldError::invalid(format!("user_integers[{at}]"), error)),
         }
     }
 }

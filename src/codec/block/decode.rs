@@ -2,14 +2,13 @@
 
 use super::{ADD, EMPTY, LIKE, RETIRE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT, read_head};
 use crate::codec::columns::{numbers, numbers_below, texts};
+use crate::codec::dots::Owned;
 use crate::codec::reader::{DecodeError, Reader};
 use crate::codec::vector::Intern;
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::event::{Action, Block, Event};
-use crate::ids::{CounterName, IdError, PostId, UserId};
-use crate::limits::{
-    BLOCK_DOTS_MAX, BLOCK_EVENTS_MAX, ID_BYTES_MAX, REMOVED_DOTS_MAX, REPLICAS_MAX,
-};
+use crate::ids::{CounterName, IdError, NumberedUsers, PostId, UserId};
+use crate::limits::{BLOCK_EVENTS_MAX, ID_BYTES_MAX, REPLICAS_MAX};
 use crate::versions::EVENT_KIND_MAX;
 
 /// Decodes a block, giving local numbers to the replicas it speaks of.
@@ -184,16 +183,13 @@ fn users(reader: &mut Reader<'_>, count: usize) -> Result<Vec<UserId>, DecodeErr
                 what: "prefix of users",
                 at,
             })?;
-            let mut text = String::from(prefix);
-            let mut digits = itoa::Buffer::new();
+            let mut users = NumberedUsers::of(prefix);
             (0..count)
                 .map(|_| {
                     let at = reader.position();
-                    let number = reader.varint("number of a user")?;
-                    text.truncate(prefix.len());
-                    text.push_str(digits.format(number));
+                    let user = users.user(reader.varint("number of a user")?);
                     let what = "user";
-                    UserId::new(&text).map_err(|source| DecodeError::Id { what, at, source })
+                    user.map_err(|source| DecodeError::Id { what, at, source })
                 })
                 .collect()
         }
@@ -212,35 +208,18 @@ fn dots(
 ) -> Result<Vec<Dots>, DecodeError> {
     let what = "removed dots";
     let at = reader.position();
-    let counts = numbers_below(reader, what, events, REMOVED_DOTS_MAX + 1)?;
-    let all = counts.iter().map(|count| *count as usize).sum();
-    // Each takes a byte of its own only where dots differ, so that what is left says nothing of how many there may be.
-    if all > BLOCK_DOTS_MAX {
-        return Err(DecodeError::OverLimit {
-            what,
-            at,
-            found: all as u64,
-            max: BLOCK_DOTS_MAX as u64,
-        });
-    }
-    let places = numbers_below(reader, what, all, dictionary.len())?;
-    let steps = numbers(reader, what, all)?;
+    let owned = Owned::read(reader, what, events, dictionary)?;
+    let steps = numbers(reader, what, owned.len())?;
     let mut last = 0u64;
-    let mut both = places.into_iter().zip(steps).map(|(place, step)| {
+    let named = owned.with(steps.into_iter().map(|step| {
         last = last.wrapping_add(step as u64);
-        Dot {
-            seq: last,
-            replica: dictionary[place as usize],
-        }
-    });
-    let named = counts.iter().map(|count| {
-        let named: Dots = both.by_ref().take(*count as usize).collect();
-        let is_valid = named.iter().all(|dot| dot.seq > 0) && !has_repeats(&named);
-        is_valid
-            .then_some(named)
-            .ok_or(DecodeError::Invalid { what, at })
-    });
-    named.collect()
+        last
+    }));
+    let is_valid = |dots: &Dots| dots.iter().all(|dot| dot.seq > 0) && !has_repeats(dots);
+    match named.iter().all(is_valid) {
+        true => Ok(named),
+        false => Err(DecodeError::Invalid { what, at }),
+    }
 }
 
 fn has_repeats(dots: &[Dot]) -> bool {

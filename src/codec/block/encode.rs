@@ -4,6 +4,7 @@ use std::collections::HashMap;
 
 use super::{ADD, EMPTY, LIKE, RETIRE, UNLIKE, USERS_AS_NUMBERS, USERS_AS_TEXT};
 use crate::codec::columns::{put_numbers, put_texts};
+use crate::codec::dots::put_owned;
 use crate::codec::reader::{put_prefixed, put_replica, put_varint};
 use crate::codec::vector::put_entries;
 use crate::crdt::dot::{Dots, ReplicaIndex, Replicas};
@@ -152,15 +153,12 @@ fn put_increments(out: &mut Vec<u8>, block: &Block) {
 fn put_dots(out: &mut Vec<u8>, block: &Block, dictionary: &HashMap<ReplicaIndex, u64>) {
     let events = block.events.iter();
     let named: Vec<&Dots> = events.filter_map(|event| event.action.named()).collect();
-    put_column(out, named.iter().map(|dots| dots.len() as i64));
-    let dots = || named.iter().copied().flatten();
-    let place = |replica| match replica == block.replica {
+    put_owned(out, &named, |replica| match replica == block.replica {
         true => 0,
         false => dictionary[&replica],
-    };
-    put_column(out, dots().map(|dot| place(dot.replica) as i64));
+    });
     let mut last = 0;
-    let steps = dots().map(|dot| {
+    let steps = named.into_iter().flatten().map(|dot| {
         let step = dot.seq.wrapping_sub(last) as i64;
         last = dot.seq;
         step
