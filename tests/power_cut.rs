@@ -579,13 +579,43 @@ impl Tally {
     }
 }
 
+/// Where the power fails, and which one of all cuts it is.
+type Cut = ((u64, Moment), usize);
+
+/// Tries these cuts, each in a thread that runs nothing else meanwhile.
+fn on_all_cores(cuts: &[Cut], tally: &mut Tally, attempt: impl AsyncFn(Cut, &mut Tally) + Sync) {
+    let workers = std::thread::available_parallelism().map_or(1, usize::from);
+    let work = |first: usize| {
+        let mut tally = Tally::default();
+        let mut runtime = tokio::runtime::Builder::new_current_thread();
+        let runtime = runtime.enable_all().build().expect("a runtime");
+        runtime.block_on(async {
+            for cut in cuts.iter().skip(first).step_by(workers) {
+                attempt(*cut, &mut tally).await;
+            }
+        });
+        tally
+    };
+    let work = &work;
+    std::thread::scope(|scope| {
+        let workers: Vec<_> = (0..workers)
+            .map(|first| scope.spawn(move || work(first)))
+            .collect();
+        for worker in workers {
+            let tried = worker.join().expect("no cut lost anything");
+            tally.cuts += tried.cuts;
+            tally.cuts_in_recovery += tried.cuts_in_recovery;
+            tally.reopenings += tried.reopenings;
+        }
+    });
+}
+
 /// The machine lives this life up to the cut, and once more fails while it recovers.
 async fn cut_and_reopen(
     machine: Machine,
     steps: &[Step],
     mut ledger: Ledger,
-    (number, moment): (u64, Moment),
-    turn: usize,
+    ((number, moment), turn): Cut,
     tally: &mut Tally,
 ) {
     let what = format!("cut at sync {number}, {moment:?}, turn {turn}");
@@ -697,14 +727,15 @@ async fn nothing_promised_is_lost_wherever_the_power_fails() {
         let syncs = machine.power.syncs();
         tally.note(&node, &steps, syncs);
         node.kill().await;
-        for number in 1..=syncs {
-            for moment in MOMENTS {
-                let copy = before.copy(life << 32 | turn as u64);
-                let promised = promised.clone();
-                cut_and_reopen(copy, &steps, promised, (number, moment), turn, &mut tally).await;
-                turn += 1;
-            }
-        }
+        let cuts: Vec<Cut> = (1..=syncs)
+            .flat_map(|number| MOMENTS.map(|moment| (number, moment)))
+            .zip(turn..)
+            .collect();
+        turn += cuts.len();
+        on_all_cores(&cuts, &mut tally, async |cut, tally| {
+            let copy = before.copy(life << 32 | cut.1 as u64);
+            cut_and_reopen(copy, &steps, promised.clone(), cut, tally).await;
+        });
         for _ in 0..KILLS {
             let looks = rng.random_range(1..4 * syncs);
             let copy = before.copy(life << 32 | looks);

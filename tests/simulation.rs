@@ -1,6 +1,9 @@
 //! Whole clusters on a simulated network, disk and clock, in one thread: a short sweep. `likewise-sim` runs many more,
 //! and each to the bit.
 
+#[expect(dead_code, reason = "drawn by the binary; here for its tests")]
+#[path = "../simulations/report/plot.rs"]
+mod plot;
 #[path = "../simulations/simulator/mod.rs"]
 mod simulator;
 

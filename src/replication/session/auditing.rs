@@ -17,7 +17,7 @@ use crate::replication::session::effect::{Compared, Effect, Knowledge};
 use crate::replication::session::{Fault, Session};
 
 /// Audits in one round over all ranges.
-const AUDITS_PER_ROUND: u64 = 64;
+const AUDITS_PER_ROUND: u64 = 32;
 const PAUSE_MIN_MS: u64 = 20;
 const PAUSE_MAX_MS: u64 = 1_000;
 /// How long what came is looked at again.

@@ -10,6 +10,9 @@ use crate::replication::session::effect::Effect;
 
 /// The least time between two acknowledgements: what happens meanwhile shares one.
 const ACKNOWLEDGE_PAUSE_MS: u64 = 5;
+/// The least time where the peer waits for nothing: of what came from others it need not hear at once. Between
+/// many regions these are nearly all, for every write is durable in each of them, and each would tell all.
+const FRONTIER_PAUSE_MS: u64 = 50;
 
 /// What was last told the peer.
 #[derive(Debug, Default)]
@@ -22,12 +25,13 @@ pub(super) struct Told {
 impl Session {
     pub(super) fn tell_due_ms(&self) -> u64 {
         let told = self.told.durable.as_ref();
-        let is_told = told.is_some_and(|told| Arc::ptr_eq(told, &self.durable.published))
-            && self.told.frame == self.receiving.dealt()
-            && !self.passing.is_due();
-        let pause = match is_told {
-            true => self.settings.heartbeat_ms,
-            false => ACKNOWLEDGE_PAUSE_MS,
+        let is_told = told.is_some_and(|told| Arc::ptr_eq(told, &self.durable.published));
+        let pause = if self.told.frame != self.receiving.dealt() || self.passing.is_due() {
+            ACKNOWLEDGE_PAUSE_MS
+        } else if !is_told {
+            FRONTIER_PAUSE_MS.min(self.settings.heartbeat_ms)
+        } else {
+            self.settings.heartbeat_ms
         };
         self.told.at_ms + pause
     }

@@ -364,6 +364,22 @@ fn silence_ends_a_session_and_heartbeats_keep_it() {
 }
 
 #[test]
+fn who_waits_is_told_soon_and_who_waits_for_nothing_now_and_then() {
+    let (eu, us, mut links, mut now) = pair();
+    run(&mut links, &mut now, 2_000);
+    let before = [links[0].0.acknowledged, links[0].1.acknowledged];
+    for _ in 0..1_000 {
+        eu.write(1);
+        run(&mut links, &mut now, 1);
+    }
+    let told = [&links[0].0, &links[0].1].map(|end| end.acknowledged);
+    assert!((18..=21).contains(&(told[0] - before[0])), "{told:?}");
+    assert!((180..=201).contains(&(told[1] - before[1])), "{told:?}");
+    run(&mut links, &mut now, 100);
+    assert_equal(&[&eu, &us]);
+}
+
+#[test]
 fn a_fresh_replica_ends_the_sessions_of_the_old_one() {
     let (eu, _us, mut links, mut now) = pair();
     run(&mut links, &mut now, 100);
