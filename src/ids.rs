@@ -8,6 +8,7 @@ use std::str::FromStr;
 
 use compact_str::CompactString;
 
+use crate::digits::last_number;
 use crate::limits;
 
 /// Why a text is no valid id. The field is named by whoever knows it.
@@ -34,6 +35,10 @@ fn check_text(text: &str, max: usize) -> Result<(), IdError> {
             len: text.len(),
             max,
         });
+    }
+    // Nearly all ids are of such characters, which many at a time are compared with two bytes.
+    if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
+        return Ok(());
     }
     match text.char_indices().find(|(_, c)| c.is_control()) {
         Some((at, _)) => Err(IdError::ControlCharacter { at }),
@@ -129,18 +134,7 @@ impl UserId {
     /// Splits `u1234` into `u` and 1234. The number is the longest end of the id that is one without leading zeros, and less
     /// than 10^19, so that the two together are the id again. None where the id ends with no digit.
     pub fn numbered(&self) -> Option<(&str, u64)> {
-        let text = self.as_bytes();
-        let digits = text.iter().rev().take_while(|byte| byte.is_ascii_digit());
-        let (mut from, end) = (text.len() - digits.count(), text.len());
-        while from + 1 < end && text[from] == b'0' {
-            from += 1;
-        }
-        // Twenty digits may be more than 64 bits hold.
-        if from == end || end - from > 19 {
-            return None;
-        }
-        let value = |number: u64, byte: &u8| number * 10 + u64::from(byte - b'0');
-        let number = text[from..].iter().fold(0, value);
+        let (from, number) = last_number(self.as_bytes())?;
         Some((&self.as_str()[..from], number))
     }
 }
@@ -150,6 +144,8 @@ pub struct NumberedUsers {
     /// The prefix, and behind it the number of the last one.
     text: String,
     prefix_bytes: usize,
+    /// Whether the prefix has nothing that an id must not have.
+    is_plain: bool,
 }
 
 impl NumberedUsers {
@@ -157,6 +153,7 @@ impl NumberedUsers {
         Self {
             text: prefix.to_owned(),
             prefix_bytes: prefix.len(),
+            is_plain: !prefix.chars().any(char::is_control),
         }
     }
 
@@ -164,7 +161,10 @@ impl NumberedUsers {
     pub fn user(&mut self, number: u64) -> Result<UserId, IdError> {
         self.text.truncate(self.prefix_bytes);
         self.text.push_str(itoa::Buffer::new().format(number));
-        UserId::new(&self.text)
+        match self.is_plain && self.text.len() <= limits::ID_BYTES_MAX {
+            true => Ok(UserId(CompactString::new(&self.text))),
+            false => UserId::new(&self.text),
+        }
     }
 }
 

@@ -37,6 +37,7 @@ pub mod logging;
 
 pub mod node;
 
+mod digits;
 pub mod display;
 
 pub mod demo;

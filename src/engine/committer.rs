@@ -201,12 +201,12 @@ struct OwnRun {
 }
 
 impl OwnRun {
-    fn new(first: Dot, predecessors: Option<ShortForm>) -> Self {
+    fn new(first: Dot, predecessors: Option<ShortForm>, events: usize) -> Self {
         let begin = predecessors.clone().filter(|_| first.seq == 1);
         Self {
             first,
             predecessors,
-            blocks: vec![Gathering::new(first, begin)],
+            blocks: vec![Gathering::new(first, begin, events)],
         }
     }
 
@@ -230,7 +230,8 @@ impl OwnRun {
             if self.newest().room() == 0 {
                 let seq = self.next_seq();
                 let replica = self.first.replica;
-                self.blocks.push(Gathering::new(Dot { seq, replica }, None));
+                let first = Dot { seq, replica };
+                self.blocks.push(Gathering::new(first, None, events.len()));
             }
             let newest = self.blocks.last_mut().expect("begun with a block");
             newest.fill(&mut events, section);
@@ -246,6 +247,7 @@ impl OwnRun {
 /// The node's own events, one run for each of its replicas.
 fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
     let mut runs: Vec<OwnRun> = Vec::new();
+    let events = sections.iter().map(|section| section.local.len()).sum();
     for section in sections.iter_mut() {
         if section.local.is_empty() {
             continue;
@@ -264,7 +266,7 @@ fn own_runs(sections: &mut [Section]) -> Vec<OwnRun> {
                 run.take(section);
             }
             _ => {
-                let mut run = OwnRun::new(first, section.predecessors.take());
+                let mut run = OwnRun::new(first, section.predecessors.take(), events);
                 run.take(section);
                 runs.push(run);
             }
@@ -310,14 +312,15 @@ struct Gathering {
 }
 
 impl Gathering {
-    fn new(first: Dot, predecessors: Option<ShortForm>) -> Self {
+    /// With room for so many events, if a block holds them.
+    fn new(first: Dot, predecessors: Option<ShortForm>, events: usize) -> Self {
         let block = Block {
             replica: first.replica,
             first_seq: first.seq,
             predecessors,
             posts: Vec::new(),
             counters: Vec::new(),
-            events: Vec::new(),
+            events: Vec::with_capacity(events.min(BLOCK_EVENTS_MAX)),
         };
         Self {
             block,

@@ -70,7 +70,10 @@ impl<'a> Group<'a> {
             slot,
             durable,
             next_seq,
-            section: Section::default(),
+            section: Section {
+                local: Vec::with_capacity(plan.events as usize),
+                ..Section::default()
+            },
             done: Vec::with_capacity(items),
         }
     }
@@ -194,7 +197,7 @@ impl<'a> Group<'a> {
             post: run.place,
             user: who.user.clone(),
             increments: run.increments,
-            replaced: replaced.clone(),
+            replaced: Dots::from_slice(&replaced),
         };
         let done = Done {
             outcome,

@@ -87,11 +87,17 @@ impl<'a> Applier<'a, '_> {
         let shards = self.engine.shards.len();
         let targets = together.iter();
         let targets = targets.filter_map(|it| Some((it.shard(shards)?, it.post?, it.who?)));
-        for (shard, post, who) in targets.clone() {
-            self.shards.peek(shard).prefetch_bucket(post, who);
+        let searched = targets.filter_map(|(shard, post, who)| {
+            let likers = self.shards.peek(shard).likers(post);
+            Some((likers?, who))
+        });
+        let mut begun = Vec::with_capacity(together.len());
+        begun.extend(searched);
+        for (likers, who) in &begun {
+            likers.prefetch_bucket(*who);
         }
-        for (shard, post, who) in targets {
-            self.shards.peek(shard).prefetch(post, who);
+        for (likers, who) in &begun {
+            likers.prefetch(*who);
         }
     }
 

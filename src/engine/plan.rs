@@ -6,7 +6,8 @@
 
 use std::sync::Arc;
 
-use crate::crdt::dot::ReplicaIndex;
+use crate::crdt::dot::{Dots, ReplicaIndex};
+use crate::crdt::likers::Likers;
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::commit::{Demand, Refused, Slot};
@@ -35,9 +36,8 @@ impl<'a> Plan<'a> {
         prepared: &'a [Prepared<'_>],
         durable: (ReplicaIndex, u64),
     ) -> Self {
-        let items = || here.iter().map(|at| &prepared[*at]);
-        let adds = |item: &Prepared<'_>| item.user.is_none() && item.post.is_wide();
-        if has_repeats(here, prepared) || items().any(adds) {
+        let adds = |at: &usize| prepared[*at].user.is_none() && prepared[*at].post.is_wide();
+        if has_repeats(here, prepared) || here.iter().any(adds) {
             return Self {
                 events: here.len() as u64,
                 likes: None,
@@ -46,24 +46,35 @@ impl<'a> Plan<'a> {
         }
         // All searches begin before the first is gone on with: the memory of a large post is waited for once, not for
         // each user.
-        let users = || items().filter_map(|item| Some((item.post, item.user?)));
-        users().for_each(|(post, who)| shard.prefetch_bucket(post, who));
-        users().for_each(|(post, who)| shard.prefetch(post, who));
+        let runs: Vec<(&[usize], Option<&Likers>)> = runs(here, prepared)
+            .map(|run| (run, shard.likers(prepared[run[0]].post)))
+            .collect();
+        let users = || {
+            let known = runs
+                .iter()
+                .filter_map(|(run, likers)| Some((run, (*likers)?)));
+            let users = known.flat_map(|(run, likers)| run.iter().map(move |at| (at, likers)));
+            users.filter_map(|(at, likers)| Some((likers, prepared[*at].user?)))
+        };
+        users().for_each(|(likers, who)| likers.prefetch_bucket(who));
+        users().for_each(|(likers, who)| likers.prefetch(who));
         let mut events = 0;
         let mut idle = Vec::new();
         let mut likes: Vec<(&Arc<Post>, u64)> = Vec::new();
-        for (at, item) in here.iter().zip(items()) {
-            if !engine.needs_number(shard, item, durable) {
-                idle.push(*at);
-                continue;
+        for (run, likers) in runs {
+            let post = prepared[run[0]].post;
+            let mut made = 0;
+            for at in run {
+                let item = &prepared[*at];
+                if !engine.needs_number(likers, item, durable) {
+                    idle.push(*at);
+                    continue;
+                }
+                events += 1;
+                made += u64::from(matches!(item.command, Command::Like { .. }));
             }
-            events += 1;
-            if !matches!(item.command, Command::Like { .. }) || !item.post.is_wide() {
-                continue;
-            }
-            match likes.last_mut() {
-                Some((post, made)) if Arc::ptr_eq(post, item.post) => *made += 1,
-                _ => likes.push((item.post, 1)),
+            if made > 0 && post.is_wide() {
+                likes.push((post, made));
             }
         }
         likes.sort_unstable_by_key(|(post, _)| post.number);
@@ -85,16 +96,25 @@ impl<'a> Plan<'a> {
     }
 }
 
-/// Whether two of them are about one user and post.
+/// Those of one post that follow on one another.
+pub(super) fn runs<'a>(
+    here: &'a [usize],
+    prepared: &'a [Prepared<'_>],
+) -> impl Iterator<Item = &'a [usize]> {
+    here.chunk_by(|a, b| Arc::ptr_eq(prepared[*a].post, prepared[*b].post))
+}
+
+/// Whether two of them are about one user and post, or seem to be.
 fn has_repeats(here: &[usize], prepared: &[Prepared<'_>]) -> bool {
     if here.len() < 2 {
         return false;
     }
-    let targets = here.iter().filter_map(|at| {
+    let mut targets = Vec::with_capacity(here.len());
+    targets.extend(here.iter().filter_map(|at| {
         let who = prepared[*at].user?;
-        Some((who.hash.order(), prepared[*at].post.number))
-    });
-    let mut targets: Vec<_> = targets.collect();
+        let post = u64::from(prepared[*at].post.number);
+        Some(who.hash.order() ^ post.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    }));
     targets.sort_unstable();
     targets.windows(2).any(|pair| pair[0] == pair[1])
 }
@@ -103,18 +123,14 @@ impl Engine {
     /// Whether the command can have an effect.
     fn needs_number(
         &self,
-        shard: &Shard,
+        likers: Option<&Likers>,
         item: &Prepared<'_>,
         durable: (ReplicaIndex, u64),
     ) -> bool {
+        let dots = |who| likers.map_or_else(Dots::new, |likers| likers.dots(who));
         match (item.command, item.user) {
-            (Command::Like { .. }, Some(who)) => {
-                let live = shard.dots(item.post, who);
-                !self.absorbs(&live, durable)
-            }
-            (Command::Unlike { .. }, Some(who)) => {
-                !item.named.is_empty() || !shard.dots(item.post, who).is_empty()
-            }
+            (Command::Like { .. }, Some(who)) => !self.absorbs(&dots(who), durable),
+            (Command::Unlike { .. }, Some(who)) => !item.named.is_empty() || !dots(who).is_empty(),
             _ => true,
         }
     }

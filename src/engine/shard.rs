@@ -39,29 +39,12 @@ impl Shard {
 
     /// The hashes that this shard holds of the post.
     pub fn range_of(&self, post: &Post) -> (u64, u64) {
-        match post.is_wide() {
-            true => range_of_shard(self.index, self.shards),
-            false => (0, u64::MAX),
-        }
+        range_of(post, self.index, self.shards)
     }
 
     pub fn dots(&self, post: &Post, who: Who<'_>) -> Dots {
         let part = self.parts.get(&post.number);
         part.map_or_else(Dots::new, |part| part.likers.dots(who))
-    }
-
-    /// As [`Likers::prefetch_bucket`].
-    pub fn prefetch_bucket(&self, post: &Post, who: Who<'_>) {
-        if let Some(likers) = self.likers(post) {
-            likers.prefetch_bucket(who);
-        }
-    }
-
-    /// As [`Likers::prefetch`].
-    pub fn prefetch(&self, post: &Post, who: Who<'_>) {
-        if let Some(likers) = self.likers(post) {
-            likers.prefetch(who);
-        }
     }
 
     pub fn likers(&self, post: &Post) -> Option<&Likers> {
@@ -70,10 +53,13 @@ impl Shard {
 
     /// The post's likers for a change: the post is listed for the next checkpoint.
     pub fn likers_mut(&mut self, post: &Arc<Post>) -> &mut Likers {
-        let (from, to) = self.range_of(post);
-        let part = self.parts.entry(post.number).or_insert_with(|| Part {
-            likers: Likers::new(from, to),
-            listed: false,
+        let (index, shards) = (self.index, self.shards);
+        let part = self.parts.entry(post.number).or_insert_with(|| {
+            let (from, to) = range_of(post, index, shards);
+            Part {
+                likers: Likers::new(from, to),
+                listed: false,
+            }
         });
         if !part.listed {
             part.listed = true;
@@ -115,5 +101,12 @@ impl Shard {
     pub fn take_changed_ranges(&mut self, post: &Post) -> Vec<(u64, u64)> {
         let part = self.parts.get_mut(&post.number);
         part.map_or_else(Vec::new, |part| part.likers.take_changed())
+    }
+}
+
+fn range_of(post: &Post, shard: usize, shards: usize) -> (u64, u64) {
+    match post.is_wide() {
+        true => range_of_shard(shard, shards),
+        false => (0, u64::MAX),
     }
 }

@@ -12,7 +12,7 @@ use crate::engine::Engine;
 use crate::engine::command::{Command, Write};
 use crate::engine::commit::{CommitWait, OutcomeUnknown, Refused};
 use crate::engine::group::{Group, Prepared, Wide};
-use crate::engine::plan::Plan;
+use crate::engine::plan::{Plan, runs};
 use crate::engine::post::Post;
 use crate::engine::published::Published;
 use crate::engine::replicas::TooManyUnseen;
@@ -187,10 +187,7 @@ impl Engine {
         done: &mut [Option<Done>],
         waits: &mut Vec<CommitWait>,
     ) -> Option<Refused> {
-        let mut by_shard: Vec<Vec<usize>> = vec![Vec::new(); self.shards.len()];
-        for at in open.drain(..) {
-            by_shard[self.shard_of(&prepared[at])].push(at);
-        }
+        let by_shard = self.by_shard(open.drain(..), prepared);
         let mut refused = None;
         let mut applied = 0;
         for (shard, items) in by_shard.into_iter().enumerate() {
@@ -203,7 +200,7 @@ impl Engine {
             }
             match self.apply_group(shard, &items, prepared, request) {
                 Ok((wait, group_done, moved)) => {
-                    applied += items.len();
+                    applied += group_done.len();
                     for (at, item) in group_done {
                         done[at] = Some(item);
                     }
@@ -224,6 +221,26 @@ impl Engine {
         refused
     }
 
+    /// The commands of each shard.
+    fn by_shard(
+        &self,
+        open: impl ExactSizeIterator<Item = usize>,
+        prepared: &[Prepared<'_>],
+    ) -> Vec<Vec<usize>> {
+        let mut counts = vec![0; self.shards.len()];
+        let mut placed = Vec::with_capacity(open.len());
+        for at in open {
+            let shard = self.shard_of(&prepared[at]);
+            counts[shard] += 1;
+            placed.push((shard, at));
+        }
+        let mut by_shard: Vec<Vec<usize>> = counts.into_iter().map(Vec::with_capacity).collect();
+        for (shard, at) in placed {
+            by_shard[shard].push(at);
+        }
+        by_shard
+    }
+
     fn shard_of(&self, prepared: &Prepared<'_>) -> usize {
         match prepared.user {
             Some(who) => prepared.post.shard_of(who.hash, self.shards.len()),
@@ -241,10 +258,13 @@ impl Engine {
         request: Option<(&RequestId, u64)>,
     ) -> Result<(CommitWait, Vec<(usize, Done)>, Vec<usize>), Refused> {
         let mut shard = self.shards[index].lock();
-        let (here, moved): (Vec<usize>, Vec<usize>) = items
-            .iter()
-            .partition(|at| self.shard_of(&prepared[**at]) == index);
-        if self.is_frozen(here.iter().map(|at| prepared[*at].post)) {
+        let is_here = |at: &usize| self.shard_of(&prepared[*at]) == index;
+        let items = items.iter().copied();
+        let (here, moved): (Vec<usize>, Vec<usize>) = match items.clone().all(|at| is_here(&at)) {
+            true => (items.collect(), Vec::new()),
+            false => items.partition(is_here),
+        };
+        if self.is_frozen(runs(&here, prepared).map(|run| prepared[run[0]].post)) {
             return Err(Refused::Frozen);
         }
         // Read once: were more durable at the second look, a like that needs no number would need one.
@@ -265,7 +285,7 @@ impl Engine {
         }
         let replicas = self.replicas.all();
         let mut group = Group::new(self, (&replicas, &plan), slot.as_ref(), durable, here.len());
-        for run in here.chunk_by(|a, b| Arc::ptr_eq(prepared[*a].post, prepared[*b].post)) {
+        for run in runs(&here, prepared) {
             group.apply_run((&mut shard, &mut wide), run, prepared);
         }
         drop(wide);
@@ -275,8 +295,8 @@ impl Engine {
             None => self.queue.barrier(),
         };
         drop(shard);
-        for at in here {
-            self.widen_if_large(prepared[at].post);
+        for run in runs(&here, prepared) {
+            self.widen_if_large(prepared[run[0]].post);
         }
         Ok((wait, done, moved))
     }

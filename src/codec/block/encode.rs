@@ -28,9 +28,11 @@ pub fn encode(block: &Block, replicas: &Replicas) -> Vec<u8> {
     put_dictionary_texts(&mut out, block.posts.iter().map(PostId::as_bytes));
     put_dictionary_texts(&mut out, block.counters.iter().map(CounterName::as_bytes));
     let actions = || block.events.iter().map(|event| &event.action);
-    put_column(&mut out, actions().map(kind));
+    let events = block.events.len();
+    put_column(&mut out, events, actions().map(kind));
     put_times(&mut out, &block.events);
-    put_column(&mut out, actions().filter_map(Action::post).map(i64::from));
+    let places = actions().filter_map(Action::post).map(i64::from);
+    put_column(&mut out, events, places);
     put_users(&mut out, &block.events);
     put_increments(&mut out, block);
     put_dots(&mut out, block, &dictionary);
@@ -83,9 +85,11 @@ fn put_dictionary(
     dictionary
 }
 
-fn put_column(out: &mut Vec<u8>, values: impl Iterator<Item = i64>) {
-    let values: Vec<i64> = values.collect();
-    put_numbers(out, &values);
+/// A column of values, which may be many fewer than the most that there can be.
+fn put_column(out: &mut Vec<u8>, most: usize, values: impl Iterator<Item = i64>) {
+    let mut column = Vec::with_capacity(most);
+    column.extend(values);
+    put_numbers(out, &column);
 }
 
 fn put_dictionary_texts<'a>(out: &mut Vec<u8>, texts: impl Iterator<Item = &'a [u8]>) {
@@ -101,14 +105,12 @@ fn put_times(out: &mut Vec<u8>, events: &[Event]) {
         last = event.time_ms;
         step
     });
-    put_column(out, steps);
+    put_column(out, events.len(), steps);
 }
 
 fn put_users(out: &mut Vec<u8>, events: &[Event]) {
-    let users: Vec<&UserId> = events
-        .iter()
-        .filter_map(|event| event.action.user())
-        .collect();
+    let mut users: Vec<&UserId> = Vec::with_capacity(events.len());
+    users.extend(events.iter().filter_map(|event| event.action.user()));
     if let Some((prefix, numbers)) = as_numbers(&users) {
         out.push(USERS_AS_NUMBERS);
         put_prefixed(out, prefix.as_bytes());
@@ -125,12 +127,15 @@ fn put_users(out: &mut Vec<u8>, events: &[Event]) {
 /// Users as a prefix and numbers, if their prefix is one.
 fn as_numbers<'a>(users: &[&'a UserId]) -> Option<(&'a str, Vec<u64>)> {
     let (prefix, _) = users.first()?.numbered()?;
-    let number = |user: &&UserId| {
+    let mut numbers = Vec::with_capacity(users.len());
+    for user in users {
         let (its, number) = user.numbered()?;
-        (its == prefix).then_some(number)
-    };
-    let numbers: Option<Vec<u64>> = users.iter().map(number).collect();
-    Some((prefix, numbers?))
+        if its != prefix {
+            return None;
+        }
+        numbers.push(number);
+    }
+    Some((prefix, numbers))
 }
 
 /// Increments are written as the difference to "one more than the post's last like in this block".
@@ -147,7 +152,7 @@ fn put_increments(out: &mut Vec<u8>, block: &Block) {
         }
         _ => None,
     });
-    put_column(out, differences);
+    put_column(out, block.events.len(), differences);
 }
 
 fn put_dots(out: &mut Vec<u8>, block: &Block, dictionary: &HashMap<ReplicaIndex, u64>) {
@@ -163,7 +168,7 @@ fn put_dots(out: &mut Vec<u8>, block: &Block, dictionary: &HashMap<ReplicaIndex,
         last = dot.seq;
         step
     });
-    put_column(out, steps);
+    put_column(out, 0, steps);
 }
 
 fn put_adds(out: &mut Vec<u8>, events: &[Event]) {

@@ -69,10 +69,16 @@ impl Bucket {
         if let Some(value) = who.key.and_then(|key| self.value(key)) {
             return unpacked(value);
         }
-        let others = self.others.as_ref().filter(|it| !it.whole.is_empty());
         let hash = table_hash(who.hash.order());
-        let found = others.and_then(|it| it.whole.find(hash, |one| one.user == *who.user));
+        let whole = self.whole();
+        let found = whole.and_then(|it| it.find(hash, |one| one.user == *who.user));
         found.map_or_else(Dots::new, |one| one.dots.clone())
+    }
+
+    /// Users that are held whole, if there are any. Mostly there are none.
+    fn whole(&self) -> Option<&HashTable<Whole>> {
+        let others = self.others.as_ref()?;
+        (!others.whole.is_empty()).then_some(&others.whole)
     }
 
     /// The user's dots become these. Returns those they were.
@@ -80,6 +86,7 @@ impl Bucket {
         if let (Some(key), Some(value)) = (who.key, packed(dots)) {
             return match self.put_value(key, value) {
                 Some(old) => unpacked(old),
+                None if self.whole().is_none() => Dots::new(),
                 None => self.put_whole(who, &[]),
             };
         }
@@ -127,8 +134,7 @@ impl Bucket {
     }
 
     fn put_whole(&mut self, who: Who<'_>, dots: &[Dot]) -> Dots {
-        let has_others = self.others.as_ref().is_some_and(|it| !it.whole.is_empty());
-        if dots.is_empty() && !has_others {
+        if dots.is_empty() && self.whole().is_none() {
             return Dots::new();
         }
         let whole = &mut self.others.get_or_insert_default().whole;

@@ -131,8 +131,9 @@ impl<K: TableKey> Table<K> {
     /// Takes out what is asked for.
     pub fn extract(&mut self, mut is_wanted: impl FnMut(K) -> bool) -> Self {
         let (wanted, others): (Vec<_>, Vec<_>) = self.iter().partition(|(key, _)| is_wanted(*key));
-        *self = Self::ordered(&others, others.len());
-        Self::ordered(&wanted, wanted.len())
+        let (count, others_count) = (wanted.len(), others.len());
+        *self = Self::ordered(others.into_iter(), others_count);
+        Self::ordered(wanted.into_iter(), count)
     }
 
     /// The place of the key, or where it belongs.
@@ -165,46 +166,50 @@ impl<K: TableKey> Table<K> {
     }
 
     fn resize(&mut self, keys: usize) {
-        let all: Vec<_> = self.iter().collect();
-        *self = Self::ordered(&all, keys);
+        *self = Self::ordered(self.iter(), keys);
     }
 
-    /// A table of keys that ascend, with room for so many.
-    fn ordered(all: &[(K, u64)], keys: usize) -> Self {
+    /// A table of keys that ascend, with room for so many, which are no fewer.
+    fn ordered(all: impl Iterator<Item = (K, u64)>, keys: usize) -> Self {
         if keys == 0 {
             return Self::default();
         }
-        let slots = match keys <= DENSE {
-            true => keys.next_multiple_of(2),
-            false => sized(keys + keys / 4 + SPILL),
+        let (homes, wanted) = match keys <= DENSE {
+            true => (1, keys.next_multiple_of(2)),
+            false => {
+                let wanted = sized(keys + keys / 4 + SPILL);
+                ((wanted - SPILL) as u32, wanted)
+            }
         };
-        let homes = match keys <= DENSE {
-            true => 1,
-            false => (slots - SPILL) as u32,
+        let empty = Slot {
+            key: K::ZERO,
+            value: 0,
         };
-        let mut next = 0;
-        let places = all.iter().map(|(key, _)| {
-            let at = place(*key, homes).max(next);
-            next = at + 1;
-            at
-        });
-        let places: Vec<usize> = places.collect();
-        // Where keys crowd at the end there is room for more of them.
-        let slots = match slots > next {
-            true => slots,
-            false => next + next / 8 + 1,
-        };
-        let (key, value) = (K::ZERO, 0);
-        let mut table = Self {
-            slots: vec![Slot { key, value }; slots].into(),
-            homes,
-            len: all.len() as u32,
-        };
-        for ((key, value), at) in all.iter().zip(places) {
-            let (key, value) = (*key, *value);
-            table.slots[at] = Slot { key, value };
+        let mut slots = Vec::with_capacity(wanted);
+        let mut len = 0;
+        for (key, value) in all {
+            let home = place(key, homes);
+            while slots.len() < home {
+                slots.push(empty);
+            }
+            slots.push(Slot { key, value });
+            len += 1;
         }
-        table
+        // Where keys crowd at the end there is room for more of them.
+        let crowded = slots.len() + slots.len() / 8 + 1;
+        slots.resize(
+            if slots.len() < wanted {
+                wanted
+            } else {
+                crowded
+            },
+            empty,
+        );
+        Self {
+            slots: slots.into(),
+            homes,
+            len,
+        }
     }
 
     /// Whether everything stands where it is looked for.
