@@ -28,10 +28,19 @@ pub const EXPLANATIONS_MAX: usize = 4;
 pub const EXPLANATION_READINGS_MAX: usize = 3;
 /// Regions named in one wait.
 pub const WAIT_REGIONS_MAX: usize = 64;
+/// Bytes that a client may send ahead on one call, and on all calls of a connection.
+///
+/// h2 closes a connection on which small frames wait unread: each is counted as 256 bytes, against half the
+/// connection's window. So one call's window full of the smallest batches must be far less than that half. A window that
+/// adapts begins with 64 KiB for all calls together, which a few hundred small ones that wait fill.
+pub const CLIENT_STREAM_WINDOW: u32 = 256 << 10;
+pub const CLIENT_CONNECTION_WINDOW: u32 = 8 << 20;
 /// Bytes of one request of a client.
 pub const CLIENT_MESSAGE_BYTES_MAX: usize = 4 << 20;
 /// Batches of one stream of writes that wait for their sync; the stream is not read further until one is answered.
 pub const STREAM_BATCHES_IN_FLIGHT_MAX: usize = 64;
+/// How long a full node waits for the end of a message that it does not read, before it refuses the call.
+pub const REFUSED_MESSAGE_MAX: Duration = Duration::from_secs(1);
 
 /// Bytes of a file of certificates or a key.
 pub const PEM_FILE_BYTES_MAX: u64 = 1 << 20;

@@ -4,22 +4,25 @@
 mod served;
 mod support;
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bytes::{Buf, BufMut};
 use likewise::api::ApiLimits;
 use likewise::engine::Serving;
+use likewise::limits::REFUSED_MESSAGE_MAX;
 use likewise::log::LogOptions;
+use likewise::wire::v1::like_service_client::LikeServiceClient;
 use likewise::wire::v1::stream_writes_response::Outcome as Answer;
 use likewise::wire::v1::{
     BatchGetPostsRequest, BatchWriteRequest, Consistency, GetCountersRequest, GetStatusRequest,
-    IntegerColumn, NodeState, Operation, Outcome, ReadOptions, Reason, StreamWritesRequest,
-    StringColumn, WatchPostsRequest, WriteBatch, WriteResult, write_batch,
+    IntegerColumn, LikeRequest, LikeResponse, NodeState, Operation, Outcome, ReadOptions, Reason,
+    StreamWritesRequest, StringColumn, WatchPostsRequest, WriteBatch, WriteResult, write_batch,
 };
 use served::{Served, add, at_least, get, like, limits, refusal, serve, served, unlike};
 use support::Machine;
 use tokio_stream::StreamExt;
-use tonic::Code;
+use tonic::codegen::http::uri::PathAndQuery;
+use tonic::{Code, Request, Response};
 use tonic_health::pb::HealthCheckRequest;
 use tonic_health::pb::health_check_response::ServingStatus;
 use tonic_health::pb::health_client::HealthClient;
@@ -803,6 +806,50 @@ async fn a_full_node_says_so_and_does_not_hang() {
     );
 }
 
+/// What comes of a message after its call was answered is an error, and too many of those end the connection.
+#[tokio::test]
+async fn a_full_node_lets_a_message_go_by_before_it_refuses_but_not_for_ever() {
+    let mut none = limits();
+    none.in_flight_max = 0;
+    let node = serve(Machine::new("eu", 102).start().await, none, 100).await;
+    let channel = node.endpoint.connect().await.expect("it listens");
+    let mut client = tonic::client::Grpc::new(channel);
+    client.ready().await.expect("connected");
+    let message_that_never_comes = tokio_stream::pending::<LikeRequest>();
+    let codec = tonic_prost::ProstCodec::<LikeRequest, LikeResponse>::default();
+    let path = PathAndQuery::from_static("/likewise.v1.LikeService/Like");
+    let begun = Instant::now();
+    let call = Request::new(message_that_never_comes);
+    let answer = client.client_streaming(call, path, codec).await;
+    let status = answer.map(Response::into_inner).expect_err("full");
+    assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    assert!(begun.elapsed() >= REFUSED_MESSAGE_MAX);
+}
+
+/// h2 ends connections on which too many small frames wait unread.
+#[tokio::test]
+async fn a_stream_of_the_smallest_batches_outlives_a_client_that_takes_no_answers() {
+    const BATCHES: u64 = 6_000;
+    let node = served("eu", 103).await;
+    let endpoint = node.endpoint.clone().initial_stream_window_size(4 << 10);
+    let channel = endpoint.connect().await.expect("it listens");
+    let mut likes = LikeServiceClient::new(channel);
+    let (sent, mut known) = tokio::sync::watch::channel(0);
+    let batches = tokio_stream::iter(0..BATCHES).map(move |batch_id| {
+        sent.send_replace(batch_id);
+        let batch = Some(batch("p", &[Operation::Like], &["u"]));
+        StreamWritesRequest { batch_id, batch }
+    });
+    let answers = likes.stream_writes(batches).await.expect("open");
+    // By then the answers have long filled their window, and batches wait unread.
+    let many = known.wait_for(|sent| *sent >= BATCHES / 2);
+    let many = tokio::time::timeout(LONG, many).await;
+    many.expect("they are taken").expect("the stream lives");
+    let answers: Vec<_> = answers.into_inner().collect().await;
+    assert_eq!(answers.len() as u64, BATCHES);
+    assert!(answers.iter().all(Result::is_ok));
+}
+
 #[tokio::test]
 async fn a_connection_beyond_the_limit_waits_for_its_place() {
     let machine = Machine::new("eu", 110);
@@ -811,7 +858,7 @@ async fn a_connection_beyond_the_limit_waits_for_its_place() {
     let endpoint = node.endpoint.clone();
     let second = tokio::spawn(async move {
         let channel = endpoint.connect().await.expect("in the listener's queue");
-        let mut likes = likewise::wire::v1::like_service_client::LikeServiceClient::new(channel);
+        let mut likes = LikeServiceClient::new(channel);
         likes.get_post(get("p", "")).await
     });
     round_trips(&mut node).await;

@@ -1,17 +1,21 @@
-//! Calls that a full node refuses before it reads their messages: what a refusal costs is taken from the work of others.
+//! Calls that a full node refuses before it looks into their messages: what a refusal costs is taken from the work of others.
 
-use std::future::{Ready, ready};
+use std::future::poll_fn;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
-use futures_util::future::Either;
+use futures_util::future::{BoxFuture, Either};
+use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::Service;
 use tonic::codegen::http::{Request, Response};
+use tonic::codegen::{Body as _, Service};
 use tower::Layer;
 
 use crate::api::Api;
+use crate::api::error::ApiError;
+use crate::limits::REFUSED_MESSAGE_MAX;
 use crate::wire::v1::{counter_service_server, like_service_server};
 
 /// Whose calls are work that is bounded.
@@ -45,10 +49,11 @@ pub(super) struct Guarded<S> {
 impl<S> Service<Request<Body>> for Guarded<S>
 where
     S: Service<Request<Body>, Response = Response<Body>>,
+    S::Error: Send + 'static,
 {
     type Response = Response<Body>;
     type Error = S::Error;
-    type Future = Either<Ready<Result<Response<Body>, S::Error>>, S::Future>;
+    type Future = Either<BoxFuture<'static, Result<Response<Body>, S::Error>>, S::Future>;
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
         self.inner.poll_ready(context)
@@ -57,10 +62,23 @@ where
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let full = self.api.full().filter(|_| is_work(request.uri().path()));
         match full {
-            Some(error) => Either::Left(ready(Ok(Status::from(error).into_http()))),
+            Some(error) => Either::Left(Box::pin(refuse(error, request.into_body()))),
             None => Either::Right(self.inner.call(request)),
         }
     }
+}
+
+/// Answers once the message has gone by unread. A call that is answered before resets its stream, so that what comes of its
+/// message is an error; after too many of those the connection is closed, with all its other calls.
+async fn refuse<E>(error: ApiError, mut message: Body) -> Result<Response<Body>, E> {
+    let gone_by = async {
+        while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut message).poll_frame(cx)).await {}
+    };
+    // Who takes longer is answered all the same.
+    timeout(REFUSED_MESSAGE_MAX, gone_by)
+        .await
+        .unwrap_or_default();
+    Ok(Status::from(error).into_http())
 }
 
 /// Of the path `/service/call`.

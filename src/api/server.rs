@@ -25,7 +25,8 @@ use crate::api::likes::Likes;
 use crate::api::malformed;
 use crate::api::status::Cluster;
 use crate::limits::{
-    CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT, CLIENT_MESSAGE_BYTES_MAX,
+    CLIENT_CONNECTION_WINDOW, CLIENT_DRAIN_MAX, CLIENT_KEEPALIVE_INTERVAL,
+    CLIENT_KEEPALIVE_TIMEOUT, CLIENT_MESSAGE_BYTES_MAX, CLIENT_STREAM_WINDOW,
 };
 use crate::seams::Listener;
 use crate::seams::admission::admitted;
@@ -112,7 +113,8 @@ fn router(
     let router = tonic::transport::Server::builder()
         .http2_keepalive_interval(Some(CLIENT_KEEPALIVE_INTERVAL))
         .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
-        .http2_adaptive_window(Some(true))
+        .initial_stream_window_size(CLIENT_STREAM_WINDOW)
+        .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams_per_connection_max)
         .layer(MapResponseLayer::new(explain))
         .layer(Door(api.clone()))
