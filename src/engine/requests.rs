@@ -74,6 +74,8 @@ impl Running {
 pub struct Remembered {
     pub digest: u64,
     pub at_ms: u64,
+    /// When it was taken into the table, by the table's own time.
+    since_ms: u64,
     pub items: Vec<Option<Done>>,
     /// The token of the answer, once all items are durable.
     pub token: Option<Arc<str>>,
@@ -91,6 +93,7 @@ impl Remembered {
         Self {
             digest: record.digest,
             at_ms: record.at_ms,
+            since_ms: 0,
             items: vec![None; record.items as usize],
             token: None,
             running: None,
@@ -111,12 +114,36 @@ pub struct Window {
     pub age_max_ms: u64,
 }
 
+/// Time as the table knows it: it follows the wall clock, but for jumps. A clock that jumps by the age of a request, or a node
+/// that was down for so long, must not make a retry of a moment later a new request.
+#[derive(Default)]
+struct TableTime {
+    wall_ms: u64,
+    passed_ms: u64,
+}
+
+impl TableTime {
+    /// Of what lies between two looks at the clock at most this share of the window counts.
+    const SHARE: u64 = 10;
+
+    fn follow(&mut self, wall_ms: u64, window: Window) {
+        let most = (window.age_max_ms / Self::SHARE).max(1);
+        let since = wall_ms.saturating_sub(self.wall_ms);
+        self.passed_ms += since.min(most);
+        // Records come a little later than the calls after them; only a clock that was set back is followed back.
+        if since > 0 || self.wall_ms - wall_ms > most {
+            self.wall_ms = wall_ms;
+        }
+    }
+}
+
 #[derive(Default)]
 struct State {
     by_id: HashMap<RequestId, Remembered>,
     /// In the order in which they were first seen.
     order: VecDeque<RequestId>,
     items: usize,
+    time: TableTime,
     /// The log failed: what is pending will never be told.
     failed: bool,
 }
@@ -150,7 +177,8 @@ impl Requests {
     /// Begins a call. Whoever is told to run must end with [`Self::release`] or with all items durable.
     pub fn begin(&self, id: &RequestId, digest: u64, items: usize, now_ms: u64) -> Begun {
         let mut state = self.state.lock();
-        state.forget_old(self.window, now_ms);
+        state.time.follow(now_ms, self.window);
+        state.forget_old(self.window);
         if let Some(known) = state.by_id.get_mut(id) {
             if known.digest != digest || known.items.len() != items {
                 return Begun::Reused;
@@ -169,6 +197,7 @@ impl Requests {
         let remembered = Remembered {
             digest,
             at_ms: now_ms,
+            since_ms: 0,
             items: vec![None; items],
             token: None,
             running: Some(Running::new()),
@@ -212,6 +241,7 @@ impl Requests {
     /// A record is durable. Called in the order of the log, before its waiters learn of it.
     pub fn remember(&self, record: &RequestRecord, token: impl FnOnce() -> Arc<str>) {
         let mut state = self.state.lock();
+        state.time.follow(record.at_ms, self.window);
         if !state.by_id.contains_key(&record.id) {
             state.insert(record.id.clone(), Remembered::new(record));
         }
@@ -228,7 +258,7 @@ impl Requests {
         if known.left && known.pending == 0 {
             state.end(&record.id);
         }
-        state.forget_old(self.window, record.at_ms);
+        state.forget_old(self.window);
     }
 
     /// All complete or partly durable requests, oldest first, for a checkpoint.
@@ -256,18 +286,22 @@ impl Requests {
         let remembered = Remembered {
             digest,
             at_ms,
+            since_ms: 0,
             items,
             token,
             running: None,
             pending: 0,
             left: false,
         };
-        self.state.lock().insert(id, remembered);
+        let mut state = self.state.lock();
+        state.time.follow(at_ms, self.window);
+        state.insert(id, remembered);
     }
 }
 
 impl State {
-    fn insert(&mut self, id: RequestId, remembered: Remembered) {
+    fn insert(&mut self, id: RequestId, mut remembered: Remembered) {
+        remembered.since_ms = self.time.passed_ms;
         self.items += remembered.items.len();
         self.order.push_back(id.clone());
         self.by_id.insert(id, remembered);
@@ -290,13 +324,13 @@ impl State {
     }
 
     /// Forgets the oldest beyond the window. A request that is under way is never forgotten.
-    fn forget_old(&mut self, window: Window, now_ms: u64) {
+    fn forget_old(&mut self, window: Window) {
         while let Some(oldest) = self.order.front() {
             let Some(known) = self.by_id.get(oldest) else {
                 self.order.pop_front();
                 continue;
             };
-            let old = known.at_ms.saturating_add(window.age_max_ms) < now_ms;
+            let old = known.since_ms.saturating_add(window.age_max_ms) < self.time.passed_ms;
             if known.running.is_some() || !(old || self.items > window.items_max) {
                 return;
             }
@@ -412,7 +446,36 @@ mod tests {
         assert!(matches!(table.begin(&id("a"), 7, 1, 5), Begun::Run(_)));
         table.release(&id("a"));
         assert!(matches!(table.begin(&id("c"), 7, 1, 5), Begun::Answer(..)));
-        assert!(matches!(table.begin(&id("c"), 7, 1, 5_000), Begun::Run(_)));
+        for now_ms in (100..1_200).step_by(50) {
+            assert!(matches!(table.begin(&id("x"), 7, 1, now_ms), Begun::Run(_)));
+            table.release(&id("x"));
+        }
+        assert!(matches!(table.begin(&id("c"), 7, 1, 1_200), Begun::Run(_)));
+    }
+
+    #[test]
+    fn a_clock_that_jumps_makes_no_request_new() {
+        let table = table(10);
+        table.remember(&record("a", 1, 0, 500_000), || "t".into());
+        for now_ms in [900_000, 200_000, 900_000, 900_500] {
+            let again = table.begin(&id("a"), 7, 1, now_ms);
+            assert!(matches!(again, Begun::Answer(..)), "{now_ms}");
+        }
+    }
+
+    #[test]
+    fn records_that_come_later_than_calls_make_no_time_pass() {
+        let table = table(10);
+        table.remember(&record("a", 1, 0, 0), || "t".into());
+        for now_ms in 50..550 {
+            assert!(matches!(table.begin(&id("x"), 7, 1, now_ms), Begun::Run(_)));
+            table.release(&id("x"));
+            table.remember(&record("b", 1, 0, now_ms - 50), || "t".into());
+        }
+        assert!(matches!(
+            table.begin(&id("a"), 7, 1, 550),
+            Begun::Answer(..)
+        ));
     }
 
     #[test]
