@@ -36,7 +36,7 @@ fn check_text(text: &str, max: usize) -> Result<(), IdError> {
             max,
         });
     }
-    // Nearly all ids are of such characters, which many at a time are compared with two bytes.
+    // Nearly all ids are of such bytes only, and these are looked at sooner than characters are decoded.
     if text.bytes().all(|byte| (b' '..=b'~').contains(&byte)) {
         return Ok(());
     }

@@ -86,7 +86,6 @@ impl Bucket {
         if let (Some(key), Some(value)) = (who.key, packed(dots)) {
             return match self.put_value(key, value) {
                 Some(old) => unpacked(old),
-                None if self.whole().is_none() => Dots::new(),
                 None => self.put_whole(who, &[]),
             };
         }
