@@ -1,7 +1,7 @@
-//! Decimal numbers at the end of texts, eight digits at a time.
+//! Decimal numbers in texts, eight digits at a time.
 
-/// Twenty digits may be more than 64 bits hold.
-const DIGITS_MAX: usize = 19;
+/// Of a number at the end of a text: twenty digits may be more than 64 bits hold.
+pub const DIGITS_MAX: usize = 19;
 const ZEROS: u64 = u64::from_le_bytes([b'0'; 8]);
 
 /// Where the longest number at the end of the text begins that has no leading zeros, and the number. None where the text
@@ -55,6 +55,32 @@ fn eight_digits(text: [u8; 8]) -> Option<u64> {
     Some(first.wrapping_add(last) >> 32)
 }
 
+const EIGHT_END: u64 = 100_000_000;
+
+/// Writes a number from `at` on and returns where it ends. Up to seven bytes behind it are overwritten.
+pub fn put_digits(out: &mut [u8], at: usize, number: u64) -> usize {
+    if number >= EIGHT_END {
+        let end = put_digits(out, at, number / EIGHT_END);
+        let digits = digits_of_eight(number % EIGHT_END);
+        out[end..end + 8].copy_from_slice(&digits.to_le_bytes());
+        return end + 8;
+    }
+    let digits = digits_of_eight(number);
+    let zeros = ((digits ^ ZEROS).trailing_zeros() / 8).min(7);
+    out[at..at + 8].copy_from_slice(&(digits >> (8 * zeros)).to_le_bytes());
+    at + 8 - zeros as usize
+}
+
+/// Eight digits, the first in the lowest byte: two fours become pairs, and pairs become digits. For such small numbers a product and
+/// a shift divide exactly.
+fn digits_of_eight(number: u64) -> u64 {
+    let fours = number / 10_000 | (number % 10_000) << 32;
+    let hundreds = (fours * 10_486 >> 20) & 0x7f_0000_007f;
+    let pairs = hundreds | (fours - 100 * hundreds) << 16;
+    let tens = (pairs * 103 >> 10) & 0x000f_000f_000f_000f;
+    (tens | (pairs - 10 * tens) << 8) + ZEROS
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -72,7 +98,26 @@ mod tests {
         is_short.then(|| (from, digits.parse().expect("a number")))
     }
 
+    #[test]
+    fn every_four_digits_are_written() {
+        for four in 0..10_000 {
+            for number in [four, 10_000 * four + 9_999] {
+                let text = digits_of_eight(number).to_le_bytes();
+                assert_eq!(text, format!("{number:08}").as_bytes());
+            }
+        }
+    }
+
     proptest! {
+        #[test]
+        fn a_number_is_written_as_digits(number: u64, shift in 0..64u32, at in 0usize..8) {
+            let number = number >> shift;
+            let mut out = [0; 40];
+            let end = put_digits(&mut out, at, number);
+            let text = number.to_string();
+            prop_assert_eq!(&out[at..end], text.as_bytes());
+        }
+
         #[test]
         fn a_number_is_found_as_digit_by_digit(text in "[a-z/:0]{0,9}0{0,12}[0-9]{0,26}") {
             prop_assert_eq!(last_number(text.as_bytes()), slowly(text.as_bytes()));

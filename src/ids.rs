@@ -3,13 +3,16 @@
 //! Every id is checked once, where it enters, and is valid ever after. This module knows nothing of
 //! clocks, tasks, files or the network.
 
+mod user;
+
 use std::fmt;
 use std::str::FromStr;
 
 use compact_str::CompactString;
 
-use crate::digits::last_number;
 use crate::limits;
+
+pub use user::{Numbered, NumberedUsers, Prefix, UserId, UserText};
 
 /// Why a text is no valid id. The field is named by whoever knows it.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -110,10 +113,6 @@ text_id! {
     PostId, check_text, limits::ID_BYTES_MAX
 }
 text_id! {
-    /// Who likes.
-    UserId, check_text, limits::ID_BYTES_MAX
-}
-text_id! {
     /// A counter beside the likes, such as `views`.
     CounterName, check_text, limits::ID_BYTES_MAX
 }
@@ -128,44 +127,6 @@ text_id! {
 text_id! {
     /// What nodes of one cluster have in common and nodes of another lack.
     ClusterId, check_name, limits::CLUSTER_ID_BYTES_MAX
-}
-
-impl UserId {
-    /// Splits `u1234` into `u` and 1234. The number is the longest end of the id that is one without leading zeros, and less
-    /// than 10^19, so that the two together are the id again. None where the id ends with no digit.
-    pub fn numbered(&self) -> Option<(&str, u64)> {
-        let (from, number) = last_number(self.as_bytes())?;
-        Some((&self.as_str()[..from], number))
-    }
-}
-
-/// Makes users of what [`UserId::numbered`] splits them into, many of one prefix.
-pub struct NumberedUsers {
-    /// The prefix, and behind it the number of the last one.
-    text: String,
-    prefix_bytes: usize,
-    /// Whether the prefix has nothing that an id must not have.
-    is_plain: bool,
-}
-
-impl NumberedUsers {
-    pub fn of(prefix: &str) -> Self {
-        Self {
-            text: prefix.to_owned(),
-            prefix_bytes: prefix.len(),
-            is_plain: !prefix.chars().any(char::is_control),
-        }
-    }
-
-    /// Checks the prefix with the number behind it.
-    pub fn user(&mut self, number: u64) -> Result<UserId, IdError> {
-        self.text.truncate(self.prefix_bytes);
-        self.text.push_str(itoa::Buffer::new().format(number));
-        match self.is_plain && self.text.len() <= limits::ID_BYTES_MAX {
-            true => Ok(UserId(CompactString::new(&self.text))),
-            false => UserId::new(&self.text),
-        }
-    }
 }
 
 /// 128 random bits, drawn at every start of a process.

@@ -123,7 +123,7 @@ impl World {
                 let recent = self.likes.len().saturating_sub(6);
                 let at = recent + self.below(self.likes.len() - recent);
                 let (dot, post, user) = &self.likes[at];
-                unlike_dots(post.as_str(), user.as_str(), vec![dot.clone()])
+                unlike_dots(post.as_str(), user.text().as_str(), vec![dot.clone()])
             }
         }
     }

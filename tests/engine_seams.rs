@@ -297,6 +297,53 @@ async fn a_given_up_call_whose_sync_fails_holds_nobody_up() {
     ));
 }
 
+/// A row may speak for users of several shards, where there were fewer when it was written.
+#[tokio::test]
+async fn rows_are_read_whatever_the_number_of_shards() {
+    let mut machine = Machine::new("eu", 11);
+    roomy(&mut machine);
+    machine.shards = 1;
+    let mut node = machine.start().await;
+    let names = |from| (from..from + 4_000).map(|number| format!("u{number}"));
+    write_all(&node, likes("hot", &names(0).collect::<Vec<_>>())).await;
+    for (at, shards) in [8, 2, 16, 4].into_iter().enumerate() {
+        node.checkpointer.checkpoint().await.expect("stored");
+        let (fingerprint, count) = (node.fingerprint(), node.count("hot"));
+        node.kill().await;
+        machine.shards = shards;
+        node = machine.start().await;
+        assert_eq!(
+            (node.fingerprint(), node.count("hot")),
+            (fingerprint, count)
+        );
+        assert_eq!(node.engine.recompute_sums().total().0, fingerprint);
+        let more: Vec<String> = names(3_000 + 1_000 * at).collect();
+        write_all(&node, likes("hot", &more)).await;
+    }
+    assert_survives(&machine, node, "hot", 10_000).await;
+}
+
+/// What a start reads stands in the checkpoint already.
+#[tokio::test]
+async fn a_checkpoint_after_a_start_writes_no_row_of_likers_again() {
+    let mut machine = Machine::new("eu", 12);
+    roomy(&mut machine);
+    let mut node = machine.start().await;
+    let names: Vec<String> = (0..6_000).map(|number| format!("u{number}")).collect();
+    write_all(&node, likes("hot", &names)).await;
+    node.checkpointer.checkpoint().await.expect("stored");
+    // Once more, for rows of before the post was spread give way to others.
+    node.checkpointer.checkpoint().await.expect("stored");
+    node.kill().await;
+    let mut node = machine.start().await;
+    node.write(like("other", "ann")).await;
+    let report = node.checkpointer.checkpoint().await.expect("stored");
+    assert_eq!(
+        report.rows, 2,
+        "of the other post, and how far rows may show"
+    );
+}
+
 /// A batch that only an empty one can take waits for it, and lets the log's worker work.
 #[tokio::test]
 async fn a_huge_batch_behind_a_small_one_is_taken() {

@@ -160,7 +160,7 @@ async fn listed_once_and_in_order(stable: usize, steps: Vec<Step>) {
     }
     let places: Vec<_> = listed.iter().map(place).collect();
     assert!(places.is_sorted_by(|a, b| a < b), "each once, in order");
-    let listed: BTreeSet<&str> = listed.iter().map(UserId::as_str).collect();
+    let listed: BTreeSet<String> = listed.iter().map(UserId::to_string).collect();
     for number in 0..stable {
         let who = format!("s{number}");
         assert!(listed.contains(who.as_str()), "{who} was a liker all along");
@@ -230,7 +230,7 @@ async fn a_page_begins_after_a_user_who_likes_no_longer() {
     let node = &crowd.nodes[0];
     let first = node.engine.list_likers(&post(POST), None, 10).await;
     let last = first.users.last().expect("ten").clone();
-    write_all(node, vec![unlike(POST, last.as_str())]).await;
+    write_all(node, vec![unlike(POST, last.text().as_str())]).await;
     let second = node.engine.list_likers(&post(POST), Some(&last), 10).await;
     assert!(first.users.iter().all(|who| !second.users.contains(who)));
     let stranger = user("never liked anything");

@@ -493,7 +493,7 @@ fn random_command(rng: &mut StdRng, ids: &[(NamedDot, PostId, UserId)]) -> Comma
         _ => {
             let recent = ids.len().saturating_sub(40);
             let (dot, post, user) = &ids[rng.random_range(recent..ids.len())];
-            unlike_dots(post.as_str(), user.as_str(), vec![dot.clone()])
+            unlike_dots(post.as_str(), user.text().as_str(), vec![dot.clone()])
         }
     }
 }

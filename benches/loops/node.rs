@@ -12,6 +12,7 @@ use likewise::engine::Engine;
 use likewise::engine::recovery::EngineSeams;
 use likewise::engine::remote::Applied;
 use likewise::node::{engine_options, storage};
+use likewise::seams::Cores;
 use likewise::wire::batch;
 use likewise::wire::v1::{IntegerColumn, Operation, WriteBatch, write_batch};
 use tokio::runtime::{Builder, Runtime};
@@ -37,6 +38,7 @@ impl Node {
             store: MemoryDevice::new(Power::new(1)).store(),
             clock: Arc::new(SystemClock),
             randomness: Arc::new(SeededRandomness::new(1)),
+            cores: Cores::one(),
         };
         let (options, log) = (engine_options(&config), storage::log_options(&config));
         let opened = runtime.block_on(storage::open_on(seams, options, log));

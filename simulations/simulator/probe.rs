@@ -315,9 +315,7 @@ pub fn state_of(seen: &Seen, posts: usize) -> State {
                 .map(|dot| (replicas.id(dot.replica).clone(), dot.seq))
                 .collect();
             dots.sort();
-            state
-                .likers
-                .insert((name.clone(), user.as_str().to_owned()), dots);
+            state.likers.insert((name.clone(), user.to_string()), dots);
         }
         for view in seen.engine.view_counters(&post, &[], Detail::Regions) {
             let counter = view.counter.as_str();

@@ -10,28 +10,66 @@ const EACH: u64 = 1;
 /// Equal numbers that are worth a run of their own within numbers that differ.
 const RUN_MIN: usize = 3;
 
-/// Writes numbers in stretches: of equal ones how many and which, of others how many and each. How many
-/// numbers there are is known to the reader.
-pub fn put_numbers(out: &mut Vec<u8>, values: &[i64]) {
-    let mut differing = 0;
-    let mut at = 0;
-    for run in values.chunk_by(|a, b| a == b) {
-        let is_alone = run.len() == values.len();
-        if run.len() >= RUN_MIN || is_alone {
-            put_each(out, &values[differing..at]);
-            put_varint(out, (run.len() as u64) << 1 | RUN);
-            put_signed(out, run[0]);
-            differing = at + run.len();
-        }
-        at += run.len();
-    }
-    put_each(out, &values[differing..]);
+/// Numbers that are to be written, equal neighbours together.
+#[derive(Debug, Default)]
+pub struct Numbers {
+    runs: Vec<Run>,
 }
 
-fn put_each(out: &mut Vec<u8>, values: &[i64]) {
-    if !values.is_empty() {
-        put_varint(out, (values.len() as u64) << 1 | EACH);
-        values.iter().for_each(|value| put_signed(out, *value));
+#[derive(Debug)]
+struct Run {
+    value: i64,
+    len: usize,
+}
+
+impl Numbers {
+    #[inline]
+    pub fn push(&mut self, value: i64) {
+        match self.runs.last_mut() {
+            Some(run) if run.value == value => run.len += 1,
+            _ => self.runs.push(Run { value, len: 1 }),
+        }
+    }
+
+    /// Writes them in stretches: of equal ones how many and which, of others how many and each. How many
+    /// numbers there are is known to the reader.
+    pub fn put(&self, out: &mut Vec<u8>) {
+        let mut differing = 0;
+        for (at, run) in self.runs.iter().enumerate() {
+            let is_alone = self.runs.len() == 1;
+            if run.len >= RUN_MIN || is_alone {
+                put_each(out, &self.runs[differing..at]);
+                put_varint(out, (run.len as u64) << 1 | RUN);
+                put_signed(out, run.value);
+                differing = at + 1;
+            }
+        }
+        put_each(out, &self.runs[differing..]);
+    }
+}
+
+impl Extend<i64> for Numbers {
+    fn extend<I: IntoIterator<Item = i64>>(&mut self, values: I) {
+        values.into_iter().for_each(|value| self.push(value));
+    }
+}
+
+impl FromIterator<i64> for Numbers {
+    fn from_iter<I: IntoIterator<Item = i64>>(values: I) -> Self {
+        let mut numbers = Self::default();
+        numbers.extend(values);
+        numbers
+    }
+}
+
+fn put_each(out: &mut Vec<u8>, runs: &[Run]) {
+    if runs.is_empty() {
+        return;
+    }
+    let len: usize = runs.iter().map(|run| run.len).sum();
+    put_varint(out, (len as u64) << 1 | EACH);
+    for run in runs {
+        (0..run.len).for_each(|_| put_signed(out, run.value));
     }
 }
 
@@ -139,7 +177,8 @@ mod tests {
 
     fn written(values: &[i64]) -> Vec<u8> {
         let mut out = Vec::new();
-        put_numbers(&mut out, values);
+        let numbers: Numbers = values.iter().copied().collect();
+        numbers.put(&mut out);
         out
     }
 

@@ -1,20 +1,31 @@
 //! Dots by columns: how many each event or user has, then whose they are. Their numbers follow, in a form that suits them.
 
-use crate::codec::columns::{numbers_below, put_numbers};
+use crate::codec::columns::{Numbers, numbers_below};
 use crate::codec::reader::{DecodeError, Reader};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::limits::{BLOCK_DOTS_MAX, REMOVED_DOTS_MAX};
 
-/// Writes how many dots each has, and of all of them the places of their replicas.
-pub fn put_owned(out: &mut Vec<u8>, all: &[&Dots], mut place: impl FnMut(ReplicaIndex) -> u64) {
-    let counts: Vec<i64> = all.iter().map(|dots| dots.len() as i64).collect();
-    put_numbers(out, &counts);
-    let dots = all.iter().copied().flatten();
-    let places: Vec<i64> = dots.map(|dot| place(dot.replica) as i64).collect();
-    put_numbers(out, &places);
+/// How many dots each has, and of all of them the places of their replicas.
+#[derive(Debug, Default)]
+pub struct Owners {
+    counts: Numbers,
+    places: Numbers,
 }
 
-/// What [`put_owned`] wrote.
+impl Owners {
+    pub fn push(&mut self, dots: &[Dot], mut place: impl FnMut(ReplicaIndex) -> u64) {
+        self.counts.push(dots.len() as i64);
+        self.places
+            .extend(dots.iter().map(|dot| place(dot.replica) as i64));
+    }
+
+    pub fn put(&self, out: &mut Vec<u8>) {
+        self.counts.put(out);
+        self.places.put(out);
+    }
+}
+
+/// What [`Owners`] wrote.
 pub struct Owned {
     counts: Vec<u32>,
     /// Of each dot.

@@ -6,10 +6,10 @@
 use std::collections::BTreeMap;
 
 use crate::codec::columns::{put_texts, texts};
-use crate::codec::dots::{Owned, put_owned};
+use crate::codec::dots::{Owned, Owners};
 use crate::codec::reader::{DecodeError, Reader, put_prefixed, put_varint};
 use crate::crdt::dot::{Dots, ReplicaIndex};
-use crate::ids::{NumberedUsers, UserId};
+use crate::ids::{NumberedUsers, Prefix, UserId, UserText};
 use crate::limits::ID_BYTES_MAX;
 
 /// Users of one prefix that are worth a group.
@@ -22,10 +22,10 @@ pub fn put_likers(
     likers: &[(UserId, Dots)],
     mut place: impl FnMut(ReplicaIndex) -> u32,
 ) {
-    let mut groups: BTreeMap<&str, Vec<(u64, &UserId, &Dots)>> = BTreeMap::new();
+    let mut groups: BTreeMap<Prefix<'_>, Vec<(u64, &UserId, &Dots)>> = BTreeMap::new();
     let mut others: Vec<(&UserId, &Dots)> = Vec::new();
     for (user, dots) in likers {
-        match user.numbered() {
+        match user.split() {
             Some((prefix, number)) => groups.entry(prefix).or_default().push((number, user, dots)),
             None => others.push((user, dots)),
         }
@@ -51,10 +51,15 @@ pub fn put_likers(
     }
     others.sort_unstable_by_key(|(user, _)| *user);
     put_varint(out, others.len() as u64);
-    let users: Vec<&[u8]> = others.iter().map(|(user, _)| user.as_bytes()).collect();
+    let users: Vec<UserText<'_>> = others.iter().map(|(user, _)| user.text()).collect();
+    let users: Vec<&[u8]> = users.iter().map(UserText::as_bytes).collect();
     put_texts(out, &users);
     all.extend(others.into_iter().map(|(_, dots)| dots));
-    put_owned(out, &all, |replica| u64::from(place(replica)));
+    let mut owners = Owners::default();
+    for dots in &all {
+        owners.push(dots, |replica| u64::from(place(replica)));
+    }
+    owners.put(out);
     let numbers: Vec<u64> = all.into_iter().flatten().map(|dot| dot.seq).collect();
     put_packed(out, &numbers);
 }
@@ -102,7 +107,7 @@ fn numbered(reader: &mut Reader<'_>, users: &mut Vec<UserId>) -> Result<(), Deco
     let at = reader.position();
     let prefix = std::str::from_utf8(reader.prefixed(WHAT, ID_BYTES_MAX)?);
     let prefix = prefix.map_err(|_| DecodeError::Invalid { what: WHAT, at })?;
-    let mut numbered = NumberedUsers::of(prefix);
+    let numbered = NumberedUsers::of(prefix);
     let count = reader.count(WHAT, reader.remaining())?;
     users.reserve(count);
     let mut number = 0u64;

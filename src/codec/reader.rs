@@ -162,6 +162,17 @@ impl<'a> Reader<'a> {
 }
 
 pub fn put_varint(out: &mut Vec<u8>, mut value: u64) {
+    if (0x80..1 << 28).contains(&value) {
+        // Up to four bytes at once.
+        let sevens = |at: u32| (value >> (7 * at) & 0x7f) << (8 * at);
+        let bytes = sevens(0) | sevens(1) | sevens(2) | sevens(3);
+        let last = 7 - bytes.leading_zeros() / 8;
+        let more = 0x80_8080 & ((1u64 << (8 * last)) - 1);
+        let end = out.len() + last as usize + 1;
+        out.extend_from_slice(&(bytes | more).to_le_bytes());
+        out.truncate(end);
+        return;
+    }
     while value >= 0x80 {
         out.push(value as u8 | 0x80);
         value >>= 7;

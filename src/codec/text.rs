@@ -89,7 +89,7 @@ pub fn decode_like_id(
 pub fn encode_page_token(cluster: &ClusterId, post: &PostId, last: &UserId) -> String {
     seal(PAGE_TOKEN, cluster, |bytes| {
         bytes.extend_from_slice(&post_binding(post));
-        put_prefixed(bytes, last.as_bytes());
+        put_prefixed(bytes, last.text().as_bytes());
     })
 }
 
@@ -117,7 +117,7 @@ fn binding(post: &PostId, user: &UserId) -> [u8; 8] {
     let mut hasher = Xxh3Default::new();
     hasher.update(post.as_bytes());
     hasher.update(&[0]);
-    hasher.update(user.as_bytes());
+    hasher.update(user.text().as_bytes());
     hasher.digest().to_be_bytes()
 }
 

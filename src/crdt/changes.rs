@@ -47,6 +47,14 @@ impl Changes {
         }
     }
 
+    /// Adds what was changed elsewhere of the same post.
+    pub fn join(&mut self, other: &Self) {
+        for (replica, by) in &other.credited {
+            self.credit(*replica, *by);
+        }
+        self.fingerprint += other.fingerprint;
+    }
+
     /// By how much the post's likers became more or fewer.
     pub fn likers(&self) -> i64 {
         self.credited.iter().map(|(_, by)| by).sum()

@@ -59,12 +59,7 @@ pub struct UserHash(pub u128);
 
 impl UserHash {
     pub fn of(user: &UserId) -> Self {
-        Self::of_bytes(user.as_bytes())
-    }
-
-    /// Of a user whose id has these bytes.
-    pub fn of_bytes(user: &[u8]) -> Self {
-        Self(xxh3_128(user))
+        Self(xxh3_128(user.text().as_bytes()))
     }
 
     pub fn order(self) -> u64 {

@@ -49,7 +49,8 @@ pub fn apply(
     changes: &mut Changes,
 ) {
     let Target { post, who } = target;
-    let live = likers.dots(who);
+    let place = likers.place_of(who);
+    let live = likers.dots_at(place, who);
     let mut dots = live.clone();
     dots.retain(|dot| !named.contains(dot));
     for dot in named {
@@ -60,7 +61,7 @@ pub fn apply(
     let own = own.filter(|dot| !dots.contains(dot));
     dots.extend(own.filter(|dot| !knowledge.orphans.contains(*dot, post, who.user)));
     if dots != live {
-        likers.set(context, who, &dots, changes);
+        likers.set_at(place, context, who, &dots, changes);
     }
 }
 

@@ -36,9 +36,9 @@ impl Command {
         const FIGURES: usize = 96;
         const NAMED_DOT: usize = 64;
         let texts = match self {
-            Self::Like { post, user } => post.as_bytes().len() + user.as_bytes().len(),
+            Self::Like { post, user } => post.as_bytes().len() + user.bytes_max(),
             Self::Unlike { post, user, named } => {
-                post.as_bytes().len() + user.as_bytes().len() + NAMED_DOT * named.len()
+                post.as_bytes().len() + user.bytes_max() + NAMED_DOT * named.len()
             }
             Self::Add { post, counter, .. } => post.as_bytes().len() + counter.as_bytes().len(),
         };
@@ -54,12 +54,12 @@ impl Command {
             Self::Like { post, user } => {
                 field(b"like");
                 field(post.as_bytes());
-                field(user.as_bytes());
+                field(user.text().as_bytes());
             }
             Self::Unlike { post, user, named } => {
                 field(b"unlike");
                 field(post.as_bytes());
-                field(user.as_bytes());
+                field(user.text().as_bytes());
                 for (replica, seq) in named {
                     field(replica.region.as_bytes());
                     field(&replica.epoch.to_bytes());

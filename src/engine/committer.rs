@@ -3,10 +3,12 @@
 //! Order, and its reason: append and sync → remember requests → publish the frontier and fingerprint →
 //! answer those who wait → mark watched posts. Whoever is answered finds its own write published.
 
-use std::collections::{BTreeSet, HashMap, HashSet};
+use std::collections::{BTreeSet, HashSet};
 use std::sync::Arc;
 
 use bytes::Bytes;
+use foldhash::fast::FixedState;
+use hashbrown::HashMap;
 
 use crate::codec::block;
 use crate::codec::reader::put_varint;
@@ -307,7 +309,7 @@ fn record_of(sections: &mut [Section], replicas: &Replicas) -> (CommitRecord, Ve
 /// A block that is being gathered, and where its dictionaries have what.
 struct Gathering {
     block: Block,
-    posts: HashMap<PostNumber, u32>,
+    posts: HashMap<PostNumber, u32, FixedState>,
     counters: HashMap<CounterName, u32>,
 }
 
@@ -324,7 +326,7 @@ impl Gathering {
         };
         Self {
             block,
-            posts: HashMap::new(),
+            posts: HashMap::default(),
             counters: HashMap::new(),
         }
     }

@@ -14,7 +14,7 @@ use crate::crdt::likers::Who;
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::commit::Slot;
-use crate::engine::plan::Plan;
+use crate::engine::plan::Planned;
 use crate::engine::post::{Post, PostNumber};
 use crate::engine::requests::{Done, Outcome, RequestRecord};
 use crate::engine::section::Section;
@@ -33,12 +33,13 @@ pub(super) struct Prepared<'a> {
 pub(super) struct Group<'a> {
     engine: &'a Engine,
     replicas: &'a Replicas,
-    plan: &'a Plan<'a>,
     slot: Option<&'a Slot>,
     /// The running replica, which changes only under the locks of all shards, and its numbers up to which
     /// all is durable: dots beyond have not left the node.
     durable: (ReplicaIndex, u64),
     next_seq: u64,
+    /// By this node's clock, which is read once for all.
+    time_ms: u64,
     section: Section,
     done: Vec<(usize, Done)>,
 }
@@ -57,21 +58,21 @@ struct Run<'a> {
 impl<'a> Group<'a> {
     pub(super) fn new(
         engine: &'a Engine,
-        (replicas, plan): (&'a Replicas, &'a Plan<'a>),
+        replicas: &'a Replicas,
         slot: Option<&'a Slot>,
         durable: (ReplicaIndex, u64),
-        items: usize,
+        (events, items): (u64, usize),
     ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
         Self {
             engine,
             replicas,
-            plan,
             slot,
             durable,
             next_seq,
+            time_ms: engine.now_ms(),
             section: Section {
-                local: Vec::with_capacity(plan.events as usize),
+                local: Vec::with_capacity(events as usize),
                 ..Section::default()
             },
             done: Vec::with_capacity(items),
@@ -82,12 +83,11 @@ impl<'a> Group<'a> {
     pub(super) fn apply_run(
         &mut self,
         (shard, wide): (&mut Shard, &mut Wide<'_>),
-        run: &[usize],
+        (items, planned): (&[usize], &[Planned]),
         prepared: &[Prepared<'_>],
     ) {
-        let items = run;
         let post = prepared[items[0]].post;
-        let time_ms = self.engine.now_ms();
+        let time_ms = self.time_ms;
         let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
         let mut of_run = match wide.of(post) {
             Some(of_run) => of_run,
@@ -100,12 +100,10 @@ impl<'a> Group<'a> {
             changes: Changes::default(),
         };
         let before = self.section.local.len();
-        for at in items {
+        for (at, planned) in items.iter().zip(planned) {
             let item = &prepared[*at];
             let (action, done) = match (item.command, item.user) {
-                (Command::Like { .. }, Some(who)) => {
-                    self.like(shard, &mut run, who, self.plan.makes(*at))
-                }
+                (Command::Like { .. }, Some(who)) => self.like(shard, &mut run, who, *planned),
                 (Command::Unlike { .. }, Some(who)) => {
                     self.unlike(shard, &mut run, who, &item.named)
                 }
@@ -169,9 +167,9 @@ impl<'a> Group<'a> {
         shard: &mut Shard,
         run: &mut Run<'_>,
         who: Who<'_>,
-        is_sure: bool,
+        planned: Planned,
     ) -> (Option<Action>, Done) {
-        if !is_sure {
+        if !planned.makes {
             let live = shard.dots(run.post, who);
             if self.engine.absorbs(&live, self.durable) {
                 let done = Done {
@@ -184,9 +182,8 @@ impl<'a> Group<'a> {
         }
         let dot = self.next_dot();
         let context = self.context(run.post);
-        let replaced = shard
-            .likers_mut(run.post)
-            .set(context, who, &[dot], &mut run.changes);
+        let likers = shard.likers_mut(run.post);
+        let replaced = likers.set_at(planned.place, context, who, &[dot], &mut run.changes);
         self.remember_orphans(run, who, &replaced);
         run.increments += 1;
         let outcome = match replaced.is_empty() {
@@ -353,12 +350,7 @@ impl<'a> Group<'a> {
         request: Option<(&RequestId, u64)>,
         items: usize,
     ) -> (Section, Vec<(usize, Done)>) {
-        let at_ms = self.engine.now_ms();
-        let time_ms = self
-            .section
-            .local
-            .last()
-            .map_or(at_ms, |event| event.time_ms);
+        let time_ms = self.time_ms;
         while (self.section.local.len() as u64) < events {
             let action = Action::Empty;
             self.section.local.push(Event { time_ms, action });
@@ -371,7 +363,7 @@ impl<'a> Group<'a> {
             self.section.requests.push(RequestRecord {
                 id: id.clone(),
                 digest,
-                at_ms,
+                at_ms: time_ms,
                 items: items as u32,
                 done: numbered.collect(),
             });

@@ -88,16 +88,15 @@ impl<'a> Applier<'a, '_> {
         let targets = together.iter();
         let targets = targets.filter_map(|it| Some((it.shard(shards)?, it.post?, it.who?)));
         let searched = targets.filter_map(|(shard, post, who)| {
-            let likers = self.shards.peek(shard).likers(post);
-            Some((likers?, who))
+            let likers = self.shards.peek(shard).likers(post)?;
+            let place = likers.place_of(who);
+            likers.prefetch_bucket(place);
+            Some((likers, place, who))
         });
         let mut begun = Vec::with_capacity(together.len());
         begun.extend(searched);
-        for (likers, who) in &begun {
-            likers.prefetch_bucket(*who);
-        }
-        for (likers, who) in &begun {
-            likers.prefetch(*who);
+        for (likers, place, who) in begun {
+            likers.prefetch(place, who);
         }
     }
 

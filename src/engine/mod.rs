@@ -24,6 +24,7 @@ mod group;
 mod incoming;
 pub mod likers;
 pub mod lineage;
+mod loading;
 pub mod mending;
 pub mod merge;
 pub mod orphans;

@@ -58,7 +58,7 @@ pub(super) fn fits(post: &PackedPost) -> bool {
 /// Bytes of a post in a row, about.
 fn bytes_of(post: &PackedPost) -> usize {
     let likers = post.likers.iter();
-    let likers = likers.map(|(user, dots)| user.as_bytes().len() + 2 + NUMBER_BYTES * dots.len());
+    let likers = likers.map(|(user, dots)| user.bytes_len() + 2 + NUMBER_BYTES * dots.len());
     let counters = post.figures.counters.iter();
     let counters = counters
         .map(|(name, entries)| name.as_bytes().len() + 2 + 2 * NUMBER_BYTES * entries.len());

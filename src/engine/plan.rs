@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::crdt::dot::{Dots, ReplicaIndex};
-use crate::crdt::likers::Likers;
+use crate::crdt::likers::{Likers, Place};
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::commit::{Demand, Refused, Slot};
@@ -23,8 +23,17 @@ pub(super) struct Plan<'a> {
     /// How many likes will be made of each post that is spread, ascending by their numbers. None where what comes first
     /// decides what later commands do, or their results are figures.
     likes: Option<Vec<(&'a Arc<Post>, u64)>>,
-    /// Of those that are known to do something or nothing, those that do nothing, ascending.
-    idle: Vec<usize>,
+    /// What is known of each command.
+    pub items: Vec<Planned>,
+}
+
+/// What is known of a command before it is applied.
+#[derive(Debug, Clone, Copy, Default)]
+pub(super) struct Planned {
+    /// Where its user is looked for.
+    pub place: Place,
+    /// Whether it is known to do something.
+    pub makes: bool,
 }
 
 impl<'a> Plan<'a> {
@@ -41,38 +50,43 @@ impl<'a> Plan<'a> {
             return Self {
                 events: here.len() as u64,
                 likes: None,
-                idle: Vec::new(),
+                items: vec![Planned::default(); here.len()],
             };
         }
         // All searches begin before the first is gone on with: the memory of a large post is waited for once, not for
         // each user.
-        let runs: Vec<(&[usize], Option<&Likers>)> = runs(here, prepared)
-            .map(|run| (run, shard.likers(prepared[run[0]].post)))
-            .collect();
-        let users = || {
-            let known = runs
-                .iter()
-                .filter_map(|(run, likers)| Some((run, (*likers)?)));
-            let users = known.flat_map(|(run, likers)| run.iter().map(move |at| (at, likers)));
-            users.filter_map(|(at, likers)| Some((likers, prepared[*at].user?)))
-        };
-        users().for_each(|(likers, who)| likers.prefetch_bucket(who));
-        users().for_each(|(likers, who)| likers.prefetch(who));
-        let mut events = 0;
-        let mut idle = Vec::new();
-        let mut likes: Vec<(&Arc<Post>, u64)> = Vec::new();
-        for (run, likers) in runs {
-            let post = prepared[run[0]].post;
-            let mut made = 0;
-            for at in run {
-                let item = &prepared[*at];
-                if !engine.needs_number(likers, item, durable) {
-                    idle.push(*at);
-                    continue;
+        let mut items = vec![Planned::default(); here.len()];
+        let mut searches = Vec::with_capacity(here.len());
+        let mut from = 0;
+        for run in runs(here, prepared) {
+            let likers = shard.likers(prepared[run[0]].post);
+            for (at, item) in run.iter().zip(&mut items[from..]) {
+                if let (Some(likers), Some(who)) = (likers, prepared[*at].user) {
+                    item.place = likers.place_of(who);
+                    likers.prefetch_bucket(item.place);
+                    searches.push((likers, item.place, who));
                 }
-                events += 1;
-                made += u64::from(matches!(item.command, Command::Like { .. }));
             }
+            from += run.len();
+        }
+        for (likers, place, who) in searches {
+            likers.prefetch(place, who);
+        }
+        let mut events = 0;
+        let mut likes: Vec<(&Arc<Post>, u64)> = Vec::new();
+        let mut from = 0;
+        for run in runs(here, prepared) {
+            let post = prepared[run[0]].post;
+            let likers = shard.likers(post);
+            let mut made = 0;
+            for (at, planned) in run.iter().zip(&mut items[from..]) {
+                let item = &prepared[*at];
+                planned.makes = engine.needs_number((likers, planned.place), item, durable);
+                events += u64::from(planned.makes);
+                let is_like = matches!(item.command, Command::Like { .. });
+                made += u64::from(planned.makes && is_like);
+            }
+            from += run.len();
             if made > 0 && post.is_wide() {
                 likes.push((post, made));
             }
@@ -86,13 +100,8 @@ impl<'a> Plan<'a> {
         Self {
             events,
             likes: Some(likes),
-            idle,
+            items,
         }
-    }
-
-    /// Whether the command is known to do something.
-    pub fn makes(&self, at: usize) -> bool {
-        self.likes.is_some() && self.idle.binary_search(&at).is_err()
     }
 }
 
@@ -123,11 +132,11 @@ impl Engine {
     /// Whether the command can have an effect.
     fn needs_number(
         &self,
-        likers: Option<&Likers>,
+        (likers, place): (Option<&Likers>, Place),
         item: &Prepared<'_>,
         durable: (ReplicaIndex, u64),
     ) -> bool {
-        let dots = |who| likers.map_or_else(Dots::new, |likers| likers.dots(who));
+        let dots = |who| likers.map_or_else(Dots::new, |likers| likers.dots_at(place, who));
         match (item.command, item.user) {
             (Command::Like { .. }, Some(who)) => !self.absorbs(&dots(who), durable),
             (Command::Unlike { .. }, Some(who)) => !item.named.is_empty() || !dots(who).is_empty(),

@@ -9,21 +9,16 @@ use std::sync::Arc;
 use crate::codec::DecodeError;
 use crate::codec::reader::Reader;
 use crate::codec::vector::{entries, frontier};
-use crate::crdt::changes::Changes;
-use crate::crdt::dot::{Dot, Dots};
-use crate::crdt::event::{Action, Block};
-use crate::crdt::figures::Figures;
+use crate::crdt::dot::Dot;
 use crate::crdt::fingerprint::RangeSums;
-use crate::crdt::likers::Who;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::committer::Committer;
-use crate::engine::post::{Post, shard_of_hash};
+use crate::engine::loading::Loading;
 use crate::engine::record::{COMMIT_RECORD, decode, read_done};
 use crate::engine::replay::Replay;
 use crate::engine::requests::Done;
-use crate::engine::rows::{self, MetaRow, PostKey, RowError, StoredFigures};
+use crate::engine::rows::{self, MetaRow, RowError};
 use crate::engine::stage;
-use crate::engine::stored::{Assembly, Place, StoredPost};
 use crate::engine::{Engine, EngineOptions, Settlement};
 use crate::ids::{PostId, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
@@ -33,7 +28,7 @@ use crate::log::{
 };
 #[cfg(feature = "sim")]
 use crate::planted::{Bug, is_planted};
-use crate::seams::{CheckpointStore, Clock, Files, Randomness};
+use crate::seams::{CheckpointStore, Clock, Cores, Files, Randomness};
 
 /// Rows that are read from the store at a time.
 const SCAN_ROWS: usize = 256;
@@ -45,6 +40,8 @@ pub struct EngineSeams {
     pub store: Arc<dyn CheckpointStore>,
     pub clock: Arc<dyn Clock>,
     pub randomness: Arc<dyn Randomness>,
+    /// Who may share the work of a start.
+    pub cores: Cores,
 }
 
 /// A started engine and the parts that want workers of their own.
@@ -78,6 +75,8 @@ pub enum RecoveryError {
     /// The store can be set aside and built anew from the log, if that is whole.
     #[error("a row of the checkpoint is damaged (key {key}): {source}")]
     Row { key: String, source: RowError },
+    #[error("the end of the log cannot be replayed")]
+    Replay(#[source] VisitError),
     /// The log was cut, and the checkpoint that held what was cut off is gone.
     #[error(
         "the checkpoint is gone and the log begins only at {first:?}. Restore the data folder from a backup, \
@@ -98,8 +97,10 @@ pub async fn recover(
     };
     let engine = Engine::empty(options, seams.clock.clone(), seams.randomness.clone());
     let mut sums = RangeSums::default();
+    let cores = seams.cores;
     let meta = read_meta(seams.store.as_ref()).await?;
-    load_rows(&engine, seams.store.as_ref(), &mut sums).await?;
+    let mut loading = Loading::new(&engine, cores, &mut sums);
+    load_rows(&mut loading, seams.store.as_ref()).await?;
     if let Some(meta) = &meta {
         restore_meta(&engine, meta, &mut sums).map_err(bad_row(rows::META_KEY))?;
     }
@@ -110,7 +111,7 @@ pub async fn recover(
         files: seams.files.clone(),
         randomness: seams.randomness.clone(),
     };
-    let mut replay = Replay::new(&engine, &mut sums);
+    let mut replay = Replay::new(&engine, cores, &mut sums);
     let visit = |record: Record| replay_record(&engine, &record, &mut replay);
     let opened = log::open(
         log_seams,
@@ -121,7 +122,7 @@ pub async fn recover(
         visit,
     )
     .await?;
-    replay.finish();
+    replay.finish().map_err(RecoveryError::Replay)?;
     if meta.is_none() && opened.report.first > Position::START {
         let first = opened.report.first;
         return Err(RecoveryError::CheckpointLost { first });
@@ -166,7 +167,7 @@ fn assemble(engine: Engine, opened: OpenedLog, sums: RangeSums, no_meta: bool) -
     }
 }
 
-fn bad_row(key: &[u8]) -> impl FnOnce(RowError) -> RecoveryError {
+pub(super) fn bad_row(key: &[u8]) -> impl FnOnce(RowError) -> RecoveryError {
     let key = String::from_utf8_lossy(key).escape_debug().to_string();
     move |source| RecoveryError::Row { key, source }
 }
@@ -244,44 +245,14 @@ fn replay_record(
         .into());
     }
     let table = &mut &engine.replicas;
-    let decoded = decode(&record.payload, table)?;
-    for bytes in &decoded.blocks {
-        if let Some(block) = replay.block(bytes)? {
-            note_client_orphans(engine, &block);
-        }
-    }
-    for request in &decoded.requests {
-        engine
-            .requests
-            .remember(request, || engine.token_of_frontier());
-    }
-    Ok(())
-}
-
-/// Removals of unseen likes that this region's nodes logged were asked for by its clients.
-fn note_client_orphans(engine: &Engine, decoded: &Block) {
-    if engine.replicas.all().id(decoded.replica).region != engine.options.region {
-        return;
-    }
-    let mut orphans = engine.orphans.lock();
-    for event in &decoded.events {
-        if let Action::Unlike { removed, .. } = &event.action {
-            let open = removed.iter().filter(|dot| orphans.known().holds(**dot));
-            let open: Vec<Dot> = open.copied().collect();
-            open.into_iter()
-                .for_each(|dot| orphans.note_client_made(dot));
-        }
-    }
+    replay.record(decode(&record.payload, table)?)
 }
 
 async fn load_rows(
-    engine: &Engine,
+    loading: &mut Loading<'_>,
     store: &dyn CheckpointStore,
-    sums: &mut RangeSums,
 ) -> Result<(), RecoveryError> {
     let mut after = None;
-    let mut assembly = Assembly::default();
-    let mut install = |id, post| engine.install(&id, post, sums);
     loop {
         let rows = store
             .scan(after, SCAN_ROWS)
@@ -292,18 +263,11 @@ async fn load_rows(
         };
         after = Some(last.clone());
         for (key, row) in &rows {
-            let Some(read) = rows::post_key(key).map_err(bad_row(key))? else {
-                continue;
-            };
-            if let PostKey::Pack(from) = read {
-                engine.packs.begin_at(from);
-            }
-            let added = assembly.add(read, row, &engine.replicas, &mut install);
-            added.map_err(bad_row(key))?;
+            loading.row(key, row).map_err(bad_row(key))?;
         }
+        loading.put_if_many()?;
     }
-    assembly.finish(&mut install);
-    Ok(())
+    loading.finish()
 }
 
 #[cfg(feature = "sim")]
@@ -317,92 +281,5 @@ impl Engine {
         if let Some((replica, last)) = ours.max_by_key(|(_, last)| *last) {
             self.queue.resume(replica, last);
         }
-    }
-}
-
-impl Engine {
-    /// Puts a post into memory.
-    fn install(&self, id: &PostId, stored: StoredPost, sums: &mut RangeSums) {
-        let post = self.directory.get_or_create(id);
-        let mut figures = post.figures();
-        if stored.likers.len() > 1 && self.shards.len() > 1 {
-            post.set_wide();
-        }
-        let place = stored.place;
-        if place != Place::Pack {
-            post.set_owns_rows();
-        }
-        let (stored_figures, buckets) = stored.into_parts();
-        let mut changes = Changes::default();
-        for (range, likers) in buckets {
-            self.install_bucket(&post, range, likers, &mut changes);
-        }
-        sums.add(post.hash.range(), changes.fingerprint);
-        self.count_likers(changes.likers());
-        post.credit(&mut figures, &changes);
-        self.install_figures(&post, &mut figures, &stored_figures, sums);
-        drop(figures);
-        if place == Place::Both {
-            self.mark_post_changed(&post);
-        }
-    }
-
-    fn install_bucket(
-        &self,
-        post: &Arc<Post>,
-        (from, to): (u64, u64),
-        likers: Vec<(UserId, Dots)>,
-        changes: &mut Changes,
-    ) {
-        let replicas = self.replicas.all();
-        let context = self.context(post, &replicas);
-        let index = match post.is_wide() {
-            true => shard_of_hash(from, self.shards.len()),
-            false => post.home(self.shards.len()),
-        };
-        let mut shard = self.shards[index].lock();
-        shard.likers_mut(post).begin_bucket(from);
-        let mut locked = index;
-        for (user, dots) in likers {
-            let who = Who::of(&user);
-            if !(from..=to).contains(&who.hash.order()) {
-                continue;
-            }
-            // All in one shard, unless there were fewer of them when the row was written.
-            let place = post.shard_of(who.hash, self.shards.len());
-            if place != locked {
-                drop(shard);
-                shard = self.shards[place].lock();
-                locked = place;
-            }
-            shard.likers_mut(post).set(context, who, &dots, changes);
-        }
-        drop(shard);
-        self.shards[index]
-            .lock()
-            .likers_mut(post)
-            .mark_unchanged(from);
-    }
-
-    fn install_figures(
-        &self,
-        post: &Arc<Post>,
-        figures: &mut Figures,
-        stored: &StoredFigures,
-        sums: &mut RangeSums,
-    ) {
-        let replicas = self.replicas.all();
-        let context = self.context(post, &replicas);
-        for (replica, increments) in &stored.likes {
-            let change = figures.raise_increments(context, *replica, *increments);
-            sums.add(post.hash.range(), change);
-        }
-        for (name, entries) in &stored.counters {
-            for entry in entries {
-                let change = figures.merge_counter(context, name, *entry);
-                sums.add(post.hash.range(), change);
-            }
-        }
-        figures.touch(stored.updated_at_ms);
     }
 }

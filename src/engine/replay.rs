@@ -3,6 +3,8 @@
 //! Applied one by one, such likes wait for memory: each user of a large post stands in another place. So those that name
 //! no dot are put aside, and applied many together in the order in which memory has their users. Nobody sees the state
 //! meanwhile, and whatever else the log says of anyone is applied after what was put aside before it.
+//!
+//! Blocks are decoded, and what was put aside is applied, on all cores. All else happens in the order of the log.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -11,23 +13,31 @@ use bytes::Bytes;
 
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::Dot;
-use crate::crdt::event::{Action, Block};
+use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::{RangeSums, UserHash};
 use crate::crdt::likers::Who;
-use crate::crdt::merge::{self, Knowledge, Target};
 use crate::engine::Engine;
+use crate::engine::orphans::Orphans;
 use crate::engine::post::{Post, PostNumber};
+use crate::engine::record::CommitRecord;
 use crate::engine::remote::{Known, Replayed};
 use crate::ids::UserId;
 use crate::log::VisitError;
+use crate::seams::Cores;
 
 /// Likes that are put aside at most.
 const ASIDE_MAX: usize = 1 << 18;
+/// Bytes of blocks that are decoded together.
+const BYTES_TOGETHER: usize = 1 << 20;
 
-/// Applies the blocks of a log, and sums up what they do to the fingerprints.
+/// Applies the records of a log, and sums up what they do to the fingerprints.
 pub(super) struct Replay<'a> {
     engine: &'a Engine,
+    cores: Cores,
     sums: &'a mut RangeSums,
+    /// Records whose blocks are still to be decoded, and the bytes of these.
+    gathered: Vec<CommitRecord>,
+    gathered_bytes: usize,
     /// Likes that were put aside, by shard.
     aside: Vec<Vec<Aside>>,
     waiting: usize,
@@ -45,12 +55,35 @@ struct Aside {
     user: UserId,
 }
 
+/// A block, with what can be found out of it by itself.
+struct Decoded {
+    block: Block,
+    /// Of each event's user, where the block says nothing but that users like posts, of whom it knows no earlier like.
+    plain: Option<Vec<Option<UserHash>>>,
+}
+
+impl Decoded {
+    fn of(block: Block) -> Self {
+        let is_plain = block.events.iter().all(|event| match &event.action {
+            Action::Like { replaced, .. } => replaced.is_empty(),
+            Action::Empty => true,
+            Action::Unlike { .. } | Action::Add { .. } | Action::Retire { .. } => false,
+        });
+        let hash = |event: &Event| event.action.user().map(UserHash::of);
+        let plain = is_plain.then(|| block.events.iter().map(hash).collect());
+        Self { block, plain }
+    }
+}
+
 impl<'a> Replay<'a> {
-    pub fn new(engine: &'a Engine, sums: &'a mut RangeSums) -> Self {
+    pub fn new(engine: &'a Engine, cores: Cores, sums: &'a mut RangeSums) -> Self {
         let shards = engine.shards.len();
         Self {
             engine,
+            cores,
             sums,
+            gathered: Vec::new(),
+            gathered_bytes: 0,
             aside: (0..shards).map(|_| Vec::new()).collect(),
             waiting: 0,
             posts: Vec::new(),
@@ -58,43 +91,76 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Applies what is new of a block. Returns the block if any of it was.
+    /// Takes the next record. An error may be one of an earlier record.
+    pub fn record(&mut self, record: CommitRecord) -> Result<(), VisitError> {
+        self.gathered_bytes += record.blocks.iter().map(Bytes::len).sum::<usize>();
+        self.gathered.push(record);
+        match self.gathered_bytes >= BYTES_TOGETHER {
+            true => self.apply_gathered(),
+            false => Ok(()),
+        }
+    }
+
+    /// No more records come: nothing waits or is aside any more.
+    pub fn finish(mut self) -> Result<(), VisitError> {
+        self.apply_gathered()?;
+        self.apply_aside();
+        Ok(())
+    }
+
+    fn apply_gathered(&mut self) -> Result<(), VisitError> {
+        let engine = self.engine;
+        let records = std::mem::take(&mut self.gathered);
+        self.gathered_bytes = 0;
+        let blocks = records.iter().flat_map(|record| &record.blocks).collect();
+        let decode = |bytes: &Bytes| engine.decode_block(bytes).map(Decoded::of);
+        let mut decoded = self.cores.map(blocks, decode).into_iter();
+        for record in &records {
+            for block in decoded.by_ref().take(record.blocks.len()) {
+                self.block(&block?)?;
+            }
+            for request in &record.requests {
+                let token = || engine.token_of_frontier();
+                engine.requests.remember(request, token);
+            }
+        }
+        Ok(())
+    }
+
+    /// Applies what is new of a block.
     ///
     /// A block stands in the log behind all that it builds on. One that does not was shown as durable, and to pass over it
     /// would lose it.
-    pub fn block(&mut self, bytes: &Bytes) -> Result<Option<Block>, VisitError> {
-        let decoded = self.engine.decode_block(bytes)?;
-        match self.engine.known(&decoded) {
-            Known::UpTo(have) => self.apply(&decoded, have),
-            Known::Whole => return Ok(None),
+    fn block(&mut self, decoded: &Decoded) -> Result<(), VisitError> {
+        let block = &decoded.block;
+        match self.engine.known(block) {
+            Known::UpTo(have) => self.apply(decoded, have),
+            Known::Whole => return Ok(()),
             Known::NotBefore => {
-                let replica = self.engine.replicas.all().id(decoded.replica).clone();
-                let first = decoded.first_seq;
+                let replica = self.engine.replicas.all().id(block.replica).clone();
+                let first = block.first_seq;
                 return Err(
                     format!("event {first} of {replica} stands before what it follows").into(),
                 );
             }
         }
-        Ok(Some(decoded))
+        note_client_orphans(self.engine, block);
+        Ok(())
     }
 
-    /// Nothing is aside any more.
-    pub fn finish(mut self) {
-        self.apply_aside();
-    }
-
-    fn apply(&mut self, decoded: &Block, have: u64) {
-        if is_plain(decoded) {
-            let ids = decoded.posts.iter();
+    fn apply(&mut self, decoded: &Decoded, have: u64) {
+        let block = &decoded.block;
+        if let Some(hashes) = &decoded.plain {
+            let ids = block.posts.iter();
             let posts = ids.map(|id| self.engine.directory.get_or_create(id));
             let posts: Vec<Arc<Post>> = posts.collect();
             if posts.iter().all(|post| post.is_wide()) {
-                self.put_aside(decoded, have, &posts);
+                self.put_aside((block, hashes), have, &posts);
                 return;
             }
         }
         self.apply_aside();
-        if let Replayed::Applied(section) = self.engine.replay(decoded) {
+        if let Replayed::Applied(section) = self.engine.replay(block) {
             for (range, change) in &section.prints {
                 self.sums.add(*range, *change);
             }
@@ -102,35 +168,44 @@ impl<'a> Replay<'a> {
     }
 
     /// Frontier and figures follow at once, likers later.
-    fn put_aside(&mut self, decoded: &Block, have: u64, posts: &[Arc<Post>]) {
+    fn put_aside(
+        &mut self,
+        (block, hashes): (&Block, &[Option<UserHash>]),
+        have: u64,
+        posts: &[Arc<Post>],
+    ) {
         let shards = self.engine.shards.len();
         let places: Vec<u32> = posts.iter().map(|post| self.place(post)).collect();
         let mut newest = vec![(0, 0); posts.len()];
-        for (dot, event) in decoded.dotted().filter(|(dot, _)| dot.seq > have) {
-            let Action::Like {
+        let mut orphans = self.engine.orphans.lock();
+        let new = block.dotted().zip(hashes);
+        for ((dot, event), hash) in new.filter(|((dot, _), _)| dot.seq > have) {
+            if let Action::Like {
                 post,
                 user,
                 increments,
                 ..
             } = &event.action
-            else {
-                self.resolve(dot);
-                continue;
-            };
-            let at = *post as usize;
-            newest[at] = (
-                newest[at].0.max(*increments),
-                newest[at].1.max(event.time_ms),
-            );
-            let hash = UserHash::of(user);
-            self.aside[posts[at].shard_of(hash, shards)].push(Aside {
-                post: places[at],
-                hash,
-                dot,
-                user: user.clone(),
-            });
-            self.waiting += 1;
+            {
+                let at = *post as usize;
+                newest[at] = (
+                    newest[at].0.max(*increments),
+                    newest[at].1.max(event.time_ms),
+                );
+                let is_dead = orphans.known().contains(dot, &posts[at].id, user);
+                if let (Some(hash), false) = (*hash, is_dead) {
+                    self.aside[posts[at].shard_of(hash, shards)].push(Aside {
+                        post: places[at],
+                        hash,
+                        dot,
+                        user: user.clone(),
+                    });
+                    self.waiting += 1;
+                }
+            }
+            resolve(self.engine, &mut orphans, dot, self.sums);
         }
+        drop(orphans);
         let replicas = self.engine.replicas.all();
         // A replica that has made no like has no entry.
         let liked = posts
@@ -140,11 +215,11 @@ impl<'a> Replay<'a> {
         for (post, (increments, time_ms)) in liked {
             let context = self.engine.context(post, &replicas);
             let mut figures = post.figures();
-            let change = figures.raise_increments(context, decoded.replica, increments);
+            let change = figures.raise_increments(context, block.replica, increments);
             figures.touch(time_ms);
             self.sums.add(post.hash.range(), change);
         }
-        self.engine.cover(decoded);
+        self.engine.cover(block);
         if self.waiting >= ASIDE_MAX {
             self.apply_aside();
         }
@@ -159,69 +234,86 @@ impl<'a> Replay<'a> {
         place
     }
 
-    fn resolve(&mut self, dot: Dot) {
-        let orphan = self.engine.orphans.lock().resolve(dot);
-        if let Some(orphan) = orphan {
-            let replicas = self.engine.replicas.all();
-            let (range, change) = self.engine.orphan_gone(dot, &orphan, &replicas);
-            self.sums.add(range, change);
-        }
-    }
-
     fn apply_aside(&mut self) {
-        let mut changes = vec![Changes::default(); self.posts.len()];
-        for shard in 0..self.aside.len() {
-            let mut likes = std::mem::take(&mut self.aside[shard]);
+        if self.posts.is_empty() {
+            return;
+        }
+        let (engine, posts) = (self.engine, &self.posts);
+        let aside = self.aside.iter_mut().map(std::mem::take);
+        let aside = aside.enumerate().collect();
+        let apply = |(shard, mut likes): (usize, Vec<Aside>)| {
             likes.sort_unstable_by_key(|like| (like.post, like.hash.order()));
-            self.apply_to_shard(shard, &likes, &mut changes);
+            let changes = apply_to_shard(engine, shard, &likes, posts);
             likes.clear();
-            self.aside[shard] = likes;
+            (likes, changes)
+        };
+        let mut all = vec![Changes::default(); posts.len()];
+        for (shard, (emptied, changes)) in self.cores.map(aside, apply).into_iter().enumerate() {
+            self.aside[shard] = emptied;
+            for (all, changes) in all.iter_mut().zip(&changes) {
+                all.join(changes);
+            }
         }
         self.waiting = 0;
         self.places.clear();
-        for (post, changes) in self.posts.drain(..).zip(changes) {
+        for (post, changes) in self.posts.drain(..).zip(all) {
             self.sums.add(post.hash.range(), changes.fingerprint);
-            self.engine.count_likers(changes.likers());
+            engine.count_likers(changes.likers());
             post.credit(&mut post.figures(), &changes);
-            self.engine.note_changed_figures(&post);
-        }
-    }
-
-    fn apply_to_shard(&mut self, index: usize, likes: &[Aside], changes: &mut [Changes]) {
-        let engine = self.engine;
-        let replicas = engine.replicas.all();
-        let mut shard = engine.shards[index].lock();
-        let mut orphans = engine.orphans.lock();
-        let frontier = engine.frontier.read();
-        for like in likes {
-            let post = &self.posts[like.post as usize];
-            let mut knowledge = Knowledge {
-                frontier: &frontier,
-                orphans: orphans.known_mut(),
-                further: [(like.dot.replica, like.dot.seq); 2],
-            };
-            let target = Target {
-                post: &post.id,
-                who: Who::hashed(&like.user, like.hash),
-            };
-            let context = engine.context(post, &replicas);
-            let likers = shard.likers_mut(post);
-            let changes = &mut changes[like.post as usize];
-            let dots = (&[][..], Some(like.dot));
-            merge::apply(likers, context, &mut knowledge, target, dots, changes);
-            if let Some(orphan) = orphans.resolve(like.dot) {
-                let (range, change) = engine.orphan_gone(like.dot, &orphan, &replicas);
-                self.sums.add(range, change);
-            }
+            engine.note_changed_figures(&post);
         }
     }
 }
 
-/// Whether the block says nothing but that users like posts, of whom it knows no earlier like.
-fn is_plain(decoded: &Block) -> bool {
-    decoded.events.iter().all(|event| match &event.action {
-        Action::Like { replaced, .. } => replaced.is_empty(),
-        Action::Empty => true,
-        Action::Unlike { .. } | Action::Add { .. } | Action::Retire { .. } => false,
-    })
+/// Applies likes, none of which names a dot or is dead. Returns what they change of each post.
+fn apply_to_shard(
+    engine: &Engine,
+    index: usize,
+    likes: &[Aside],
+    posts: &[Arc<Post>],
+) -> Vec<Changes> {
+    let replicas = engine.replicas.all();
+    let mut shard = engine.shards[index].lock();
+    let mut all = vec![Changes::default(); posts.len()];
+    for run in likes.chunk_by(|a, b| a.post == b.post) {
+        let at = run[0].post as usize;
+        let post = &posts[at];
+        let context = engine.context(post, &replicas);
+        let (likers, changes) = (shard.likers_mut(post), &mut all[at]);
+        for like in run {
+            let who = Who::hashed(&like.user, like.hash);
+            let place = likers.place_of(who);
+            let mut dots = likers.dots_at(place, who);
+            if !dots.contains(&like.dot) {
+                dots.push(like.dot);
+                likers.set_at(place, context, who, &dots, changes);
+            }
+        }
+    }
+    all
+}
+
+/// The dot's event is applied: an orphan removal of it has done its work.
+fn resolve(engine: &Engine, orphans: &mut Orphans, dot: Dot, sums: &mut RangeSums) {
+    if let Some(orphan) = orphans.resolve(dot) {
+        let replicas = engine.replicas.all();
+        let (range, change) = engine.orphan_gone(dot, &orphan, &replicas);
+        sums.add(range, change);
+    }
+}
+
+/// Removals of unseen likes that this region's nodes logged were asked for by its clients.
+fn note_client_orphans(engine: &Engine, decoded: &Block) {
+    if engine.replicas.all().id(decoded.replica).region != engine.options.region {
+        return;
+    }
+    let mut orphans = engine.orphans.lock();
+    for event in &decoded.events {
+        if let Action::Unlike { removed, .. } = &event.action {
+            let open = removed.iter().filter(|dot| orphans.known().holds(**dot));
+            let open: Vec<Dot> = open.copied().collect();
+            open.into_iter()
+                .for_each(|dot| orphans.note_client_made(dot));
+        }
+    }
 }

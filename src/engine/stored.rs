@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use bytes::Bytes;
+
 use crate::crdt::dot::Dots;
 use crate::crdt::fingerprint::PostHash;
 use crate::engine::replicas::ReplicaTable;
@@ -11,13 +13,33 @@ use crate::ids::{PostId, UserId};
 /// Likers of a row, which may hold others than it speaks for.
 pub(super) type Likers = Vec<(UserId, Dots)>;
 
+/// A row of likers, read or still to be.
+pub(super) trait LikersRow: From<Likers> + Default {
+    fn of(row: &Bytes, table: &ReplicaTable) -> Result<Self, RowError>;
+}
+
+impl LikersRow for Likers {
+    fn of(row: &Bytes, table: &ReplicaTable) -> Result<Self, RowError> {
+        rows::decode_likers(row, table)
+    }
+}
+
 /// A post as the store has it.
-#[derive(Default)]
-pub(super) struct StoredPost {
+pub(super) struct StoredPost<R = Likers> {
     pub figures: StoredFigures,
     /// By the first hash that each row speaks for, ascending.
-    pub likers: Vec<(u64, Likers)>,
+    pub likers: Vec<(u64, R)>,
     pub place: Place,
+}
+
+impl<R> Default for StoredPost<R> {
+    fn default() -> Self {
+        Self {
+            figures: StoredFigures::default(),
+            likers: Vec::new(),
+            place: Place::default(),
+        }
+    }
 }
 
 /// Where a post stands.
@@ -30,16 +52,18 @@ pub(super) enum Place {
     Own,
 }
 
-impl StoredPost {
+impl<R> StoredPost<R> {
     /// The figures, and of each row the first and the last hash that it speaks for and its likers.
-    pub fn into_parts(self) -> (StoredFigures, impl Iterator<Item = ((u64, u64), Likers)>) {
+    pub fn into_parts(self) -> (StoredFigures, impl Iterator<Item = ((u64, u64), R)>) {
         let ends = self.likers.iter().skip(1).map(|(from, _)| from - 1);
         let ends: Vec<u64> = ends.chain([u64::MAX]).collect();
         let rows = self.likers.into_iter().zip(ends);
         let buckets = rows.map(|((from, likers), to)| ((from, to), likers));
         (self.figures, buckets)
     }
+}
 
+impl StoredPost {
     /// Whether the rows name exactly these likers of the hashes `from..=to`.
     pub fn says(
         &self,
@@ -69,30 +93,39 @@ fn sorted(dots: &Dots) -> Dots {
 }
 
 /// A post of which rows are being read.
-struct Own {
+struct Own<R> {
     id: PostId,
     figures: Option<StoredFigures>,
-    likers: Vec<(u64, Likers)>,
+    likers: Vec<(u64, R)>,
 }
 
 /// Puts rows together that come in the order of their keys: in every range its packs first, then what larger
 /// posts have of their own.
-#[derive(Default)]
-pub(super) struct Assembly {
+pub(super) struct Assembly<R> {
     range: usize,
     /// What the packs of the range hold, by hash.
-    packed: BTreeMap<(u64, PostId), StoredPost>,
-    own: Option<Own>,
+    packed: BTreeMap<(u64, PostId), StoredPost<R>>,
+    own: Option<Own<R>>,
 }
 
-impl Assembly {
+impl<R> Default for Assembly<R> {
+    fn default() -> Self {
+        Self {
+            range: 0,
+            packed: BTreeMap::new(),
+            own: None,
+        }
+    }
+}
+
+impl<R: LikersRow> Assembly<R> {
     /// Takes a row in, and hands over what is complete before it.
     pub fn add(
         &mut self,
         key: PostKey,
-        row: &[u8],
+        row: &Bytes,
         table: &ReplicaTable,
-        done: &mut impl FnMut(PostId, StoredPost),
+        done: &mut impl FnMut(PostId, StoredPost<R>),
     ) -> Result<(), RowError> {
         if key.range() != self.range {
             self.finish(done);
@@ -104,7 +137,7 @@ impl Assembly {
                 self.own(id, done).figures = Some(rows::decode_figures(row, table)?)
             }
             PostKey::Likers(id, from) => {
-                let likers = rows::decode_likers(row, table)?;
+                let likers = R::of(row, table)?;
                 self.own(id, done).likers.push((from, likers));
             }
         }
@@ -112,7 +145,7 @@ impl Assembly {
     }
 
     /// Hands over the rest of the range.
-    pub fn finish(&mut self, done: &mut impl FnMut(PostId, StoredPost)) {
+    pub fn finish(&mut self, done: &mut impl FnMut(PostId, StoredPost<R>)) {
         self.end_own(done);
         for ((_, id), post) in std::mem::take(&mut self.packed) {
             done(id, post);
@@ -130,14 +163,14 @@ impl Assembly {
                     ..StoredPost::default()
                 };
                 if !post.likers.is_empty() {
-                    stored.likers.push((0, post.likers));
+                    stored.likers.push((0, post.likers.into()));
                 }
                 self.packed.insert((hash.order(), post.id), stored);
             }
         }
     }
 
-    fn own(&mut self, id: PostId, done: &mut impl FnMut(PostId, StoredPost)) -> &mut Own {
+    fn own(&mut self, id: PostId, done: &mut impl FnMut(PostId, StoredPost<R>)) -> &mut Own<R> {
         if self.own.as_ref().is_some_and(|own| own.id != id) {
             self.end_own(done);
         }
@@ -149,7 +182,7 @@ impl Assembly {
     }
 
     /// Rows of a post's own are newer than what a pack has of it, which speaks where they say nothing.
-    fn end_own(&mut self, done: &mut impl FnMut(PostId, StoredPost)) {
+    fn end_own(&mut self, done: &mut impl FnMut(PostId, StoredPost<R>)) {
         let Some(own) = self.own.take() else {
             return;
         };
@@ -165,8 +198,9 @@ impl Assembly {
             None => post.place = Place::Both,
         }
         if post.likers.first().is_none_or(|(from, _)| *from > 0) {
-            let below = packed.likers.into_iter().next().unwrap_or_default();
-            post.likers.insert(0, (0, below.1));
+            let below = packed.likers.into_iter().next();
+            let below = below.map_or_else(R::default, |(_, likers)| likers);
+            post.likers.insert(0, (0, below));
             post.place = Place::Both;
         }
         done(key.1, post);

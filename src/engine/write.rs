@@ -101,7 +101,8 @@ impl Engine {
         for (run, post) in runs().zip(&posts.posts) {
             self.prepare(run, post, &mut prepared)?;
         }
-        let mut open: Vec<usize> = (0..done.len()).filter(|at| done[*at].is_none()).collect();
+        let mut open = Vec::with_capacity(done.len());
+        open.extend((0..done.len()).filter(|at| done[*at].is_none()));
         let mut waits = Vec::new();
         while !open.is_empty() {
             let refused = self
@@ -135,8 +136,9 @@ impl Engine {
             }
         }
         let newest = newest.unwrap_or_else(|| self.board.newest());
+        let applied = |done: Option<Done>| done.expect("no command is open");
         Ok(Written {
-            done: done.into_iter().flatten().collect(),
+            done: done.into_iter().map(applied).collect(),
             token: newest.token(self.cluster()),
         })
     }
@@ -284,9 +286,18 @@ impl Engine {
             self.requests.note_pending(id);
         }
         let replicas = self.replicas.all();
-        let mut group = Group::new(self, (&replicas, &plan), slot.as_ref(), durable, here.len());
+        let mut group = Group::new(
+            self,
+            &replicas,
+            slot.as_ref(),
+            durable,
+            (plan.events, here.len()),
+        );
+        let mut from = 0;
         for run in runs(&here, prepared) {
-            group.apply_run((&mut shard, &mut wide), run, prepared);
+            let planned = &plan.items[from..][..run.len()];
+            group.apply_run((&mut shard, &mut wide), (run, planned), prepared);
+            from += run.len();
         }
         drop(wide);
         let (section, done) = group.finish(events, request, prepared.len());

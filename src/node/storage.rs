@@ -14,8 +14,8 @@ use crate::engine::EngineOptions;
 use crate::engine::recovery::{EngineSeams, Recovered, RecoveryError, recover};
 use crate::log::{self, LogIdentity, LogOptions};
 use crate::node::rebuild;
-use crate::seams::Clock;
 use crate::seams::files::{Files, LockGuard};
+use crate::seams::{Clock, Cores};
 
 const LOCK: &str = "lock";
 const STORE: &str = "sled";
@@ -170,6 +170,7 @@ async fn try_open(
         store: Arc::new(store),
         clock: Arc::new(SystemClock),
         randomness: Arc::new(OsRandomness),
+        cores: Cores::all(),
     };
     let recovered = recover(seams.clone(), options, log_options(config)).await;
     let recovered = recovered.map_err(|error| match &error {

@@ -1,4 +1,4 @@
-//! What the node asks of the world, as traits: files, a checkpoint store, workers, connections, the
+//! What the node asks of the world, nearly all as traits: files, a checkpoint store, workers, cores, connections, the
 //! other nodes, a clock, chance.
 //!
 //! The same node runs in production and in the simulator; they differ in what is plugged in here.
@@ -6,6 +6,7 @@
 
 pub mod admission;
 pub mod checkpoint_store;
+pub mod cores;
 pub mod environment;
 pub mod files;
 pub mod membership;
@@ -14,6 +15,7 @@ pub mod transport;
 pub mod workers;
 
 pub use checkpoint_store::CheckpointStore;
+pub use cores::Cores;
 pub use environment::{Clock, Randomness};
 pub use files::{File, Files, IoFuture};
 pub use membership::Membership;

@@ -29,7 +29,7 @@ use likewise::engine::{Engine, EngineOptions};
 use likewise::ids::{ClusterId, CounterName, PostId, Region, Replica, RequestId, UserId};
 use likewise::log::{LogOptions, LogReader, Position, Room, SparePreparer};
 use likewise::replication::parts;
-use likewise::seams::{Clock, WorkerHandle, Workers};
+use likewise::seams::{Clock, Cores, WorkerHandle, Workers};
 use likewise::versions::Dialect;
 use likewise::wire::replication::SnapshotResponse;
 use tokio::sync::watch;
@@ -223,6 +223,7 @@ impl Machine {
             store: store.clone(),
             clock: (self.clock)(),
             randomness: Arc::new(SeededRandomness::new(chance)),
+            cores: Cores::all(),
         };
         let options = EngineOptions {
             cluster: ClusterId::new("test").expect("valid"),

@@ -21,6 +21,7 @@ use likewise::ids::{PostId, Region, Replica};
 use likewise::log::{LogOptions, LogReader};
 use likewise::node::{self, Network, storage};
 use likewise::replication::audits::Audits;
+use likewise::seams::Cores;
 use parking_lot::Mutex;
 use rand::rngs::StdRng;
 use rand::{Rng, SeedableRng};
@@ -183,6 +184,7 @@ impl Machine {
             )),
             clock: self.clock.clone(),
             randomness: Arc::new(SeededRandomness::new(self.seed.wrapping_add(boot))),
+            cores: Cores::one(),
         };
         let options = node::engine_options(&self.config);
         let storage = storage::open_on(seams, options, self.log.clone()).await?;
@@ -320,8 +322,8 @@ impl Machine {
             if let Some(user) = listed.and_then(|listed| listed.users.into_iter().next()) {
                 #[cfg(feature = "sim")]
                 seen.engine.damage_liker(&post, &user, &[]);
-                self.note(&format!("damage {} {}", post.as_str(), user.as_str()));
-                let lost = (post.as_str().to_owned(), user.as_str().to_owned());
+                self.note(&format!("damage {post} {user}"));
+                let lost = (post.as_str().to_owned(), user.to_string());
                 return cfg!(feature = "sim").then_some(lost);
             }
         }

@@ -183,7 +183,7 @@ fn users(reader: &mut Reader<'_>, count: usize) -> Result<Vec<UserId>, DecodeErr
                 what: "prefix of users",
                 at,
             })?;
-            let mut users = NumberedUsers::of(prefix);
+            let users = NumberedUsers::of(prefix);
             (0..count)
                 .map(|_| {
                     let at = reader.position();

@@ -55,6 +55,37 @@ struct Whole {
 }
 
 impl Bucket {
+    /// Of likers in any order; of one user's the last counts.
+    pub fn of(likers: &[(Who<'_>, &Dots)]) -> Self {
+        let mut short = Vec::with_capacity(likers.len());
+        let mut others = Vec::new();
+        for (who, dots) in likers {
+            match (who.key, packed(dots)) {
+                (Some(Key::Short(key)), Some(value)) => short.push((key, value)),
+                _ => others.push((*who, *dots)),
+            }
+        }
+        short.sort_unstable_by_key(|(key, _)| *key);
+        let mut bucket = Self::default();
+        if short.is_sorted_by(|(a, _), (b, _)| a < b) {
+            let count = short.len();
+            bucket.short = Table::ordered(short.into_iter(), count);
+            bucket.put_all(&others);
+        }
+        if bucket.len() != likers.len() {
+            // Somebody comes twice, which no row should say.
+            bucket = Self::default();
+            bucket.put_all(likers);
+        }
+        bucket
+    }
+
+    fn put_all(&mut self, likers: &[(Who<'_>, &Dots)]) {
+        for (who, dots) in likers {
+            self.put(*who, dots);
+        }
+    }
+
     pub fn len(&self) -> usize {
         let others = self.others.iter();
         let others = others.map(|it| it.long.len() + it.uuids.len() + it.whole.len());
@@ -202,11 +233,11 @@ impl Bucket {
 
 fn compact<K: TableKey>(table: &Table<K>, kind: fn(K) -> Key) -> impl Iterator<Item = Liker> {
     let likers = table.iter();
-    likers.map(move |(key, value)| Liker::new(kind(key).text().user(), unpacked(value)))
+    likers.map(move |(key, value)| Liker::new(kind(key).user(), unpacked(value)))
 }
 
 fn order_of(key: Key) -> u64 {
-    UserHash::of_bytes(key.text().as_bytes()).order()
+    UserHash::of(&key.user()).order()
 }
 
 /// A user's hash as a hash table takes it. The table tells its entries apart by the highest bits first,

@@ -5,19 +5,16 @@
 //! their order is as good as random, and a place in a table follows from their highest bits.
 
 use crate::crdt::fingerprint::UserHash;
-use crate::ids::UserId;
+use crate::ids::{Numbered, UserId};
 
 /// `prefix` and number, in eight bytes: three of prefix, padded by zeros, which no id has, and forty bits.
-const SHORT_PREFIX: usize = 3;
 const SHORT_NUMBER_BITS: u32 = 40;
 /// The same in sixteen: a number of 64 bits, seven bytes of prefix and one that tells their number.
-const LONG_PREFIX: usize = 7;
 const LONG_NUMBERED: u8 = 0x80;
 /// A whole text and one byte that tells its length.
 const LONG_TEXT: usize = 15;
-
-/// Bytes of the longest text that a key stands for, which is a UUID's.
-const TEXT_MAX: usize = 36;
+/// Bytes of a UUID's text.
+const UUID_TEXT: usize = 36;
 
 /// Whom likers are searched for. Hash and key are made once.
 #[derive(Debug, Clone, Copy)]
@@ -55,126 +52,94 @@ pub(super) enum Key {
 impl Key {
     /// None for texts that have none.
     pub fn of(user: &UserId) -> Option<Self> {
-        let text = user.as_bytes();
-        if let Some((prefix, number)) = user.numbered() {
-            let prefix = prefix.as_bytes();
-            if prefix.len() <= SHORT_PREFIX && number >> SHORT_NUMBER_BITS == 0 {
-                let mut bytes = [0; 8];
-                bytes[..prefix.len()].copy_from_slice(prefix);
-                let plain = u64::from_le_bytes(bytes) << SHORT_NUMBER_BITS | number;
-                return Some(Self::Short(scramble(plain)));
-            }
-            if prefix.len() <= LONG_PREFIX {
-                let mut bytes = [0; 8];
-                bytes[..prefix.len()].copy_from_slice(prefix);
-                bytes[7] = LONG_NUMBERED | prefix.len() as u8;
-                return Some(Self::Long(scramble_long([
-                    u64::from_le_bytes(bytes),
-                    number,
-                ])));
-            }
+        if let Some(Numbered { prefix, number }) = user.as_numbered() {
+            let high = u64::from_be_bytes(prefix);
+            return Some(match fits_short(high, number) {
+                true => Self::Short(scramble(high | number)),
+                false => Self::Long(scramble_long([high | u64::from(LONG_NUMBERED), number])),
+            });
         }
+        let text = user.text();
+        let text = text.as_bytes();
         if text.len() <= LONG_TEXT {
-            let mut bytes = [[0; 8]; 2];
-            bytes[1][..text.len().min(8)].copy_from_slice(&text[..text.len().min(8)]);
-            if let Some(rest) = text.get(8..) {
-                bytes[0][..rest.len()].copy_from_slice(rest);
-            }
-            bytes[0][7] = text.len() as u8;
-            return Some(Self::Long(scramble_long(bytes.map(u64::from_le_bytes))));
+            let mut bytes = [0; 16];
+            bytes[..text.len()].copy_from_slice(text);
+            bytes[LONG_TEXT] = text.len() as u8;
+            let number = u128::from_be_bytes(bytes);
+            // The byte that tells the form is the last of the first half.
+            return Some(Self::Long(scramble_long([
+                number as u64,
+                (number >> 64) as u64,
+            ])));
         }
         Some(Self::Uuid(scramble_long(uuid(text)?)))
     }
 
-    pub fn text(self) -> Text {
+    /// The user. Of decayed memory something else, which is no user's key: sums tell.
+    pub fn user(self) -> UserId {
+        self.known_user()
+            .unwrap_or_else(|| UserId::new("\u{fffd}").expect("a valid id"))
+    }
+
+    fn known_user(self) -> Option<UserId> {
+        let numbered = |high: u64, number| {
+            let prefix = high.to_be_bytes();
+            Some(UserId::from(Numbered::new(prefix, number)?))
+        };
         match self {
             Self::Short(key) => {
                 let plain = unscramble(key);
-                let number = plain & ((1 << SHORT_NUMBER_BITS) - 1);
-                let prefix = (plain >> SHORT_NUMBER_BITS).to_le_bytes();
-                let len = prefix.iter().position(|byte| *byte == 0);
-                Text::numbered(&prefix[..len.unwrap_or(SHORT_PREFIX)], number)
+                let number = plain & SHORT_NUMBER;
+                numbered(plain - number, number)
             }
             Self::Long(key) => {
                 let [high, low] = unscramble_long(key);
-                let bytes = high.to_le_bytes();
-                let len = usize::from(bytes[7] & !LONG_NUMBERED);
-                if bytes[7] & LONG_NUMBERED != 0 {
-                    return Text::numbered(&bytes[..len.min(LONG_PREFIX)], low);
+                let form = high as u8;
+                if form == LONG_NUMBERED {
+                    return numbered(high - u64::from(form), low);
                 }
-                let mut text = Text::default();
-                text.push(&low.to_le_bytes());
-                text.push(&bytes[..7]);
-                text.len = len.min(LONG_TEXT);
-                text
+                let text = (u128::from(low) << 64 | u128::from(high)).to_be_bytes();
+                UserId::from_utf8(text.get(..usize::from(form))?).ok()
             }
-            Self::Uuid(key) => Text::uuid(unscramble_long(key)),
+            Self::Uuid(key) => UserId::from_utf8(&uuid_text(unscramble_long(key))).ok(),
         }
     }
 }
 
-/// The bytes of an id, without an allocation.
-pub(super) struct Text {
-    bytes: [u8; TEXT_MAX],
-    len: usize,
+const SHORT_NUMBER: u64 = (1 << SHORT_NUMBER_BITS) - 1;
+
+fn fits_short(prefix: u64, number: u64) -> bool {
+    prefix & SHORT_NUMBER == 0 && number <= SHORT_NUMBER
 }
 
-impl Default for Text {
-    fn default() -> Self {
-        Self {
-            bytes: [0; TEXT_MAX],
-            len: 0,
+fn uuid_text([high, low]: Long) -> [u8; UUID_TEXT] {
+    let number = u128::from(high) << 64 | u128::from(low);
+    let mut text = [b'-'; UUID_TEXT];
+    let mut digits = (0..32)
+        .rev()
+        .map(|place| (number >> (4 * place)) as usize & 15);
+    for (at, byte) in text.iter_mut().enumerate() {
+        if !is_hyphen(at) {
+            *byte = b"0123456789abcdef"[digits.next().expect("as many as there are places")];
         }
     }
+    text
 }
 
-impl Text {
-    fn numbered(prefix: &[u8], number: u64) -> Self {
-        let mut text = Self::default();
-        text.push(prefix);
-        text.push(itoa::Buffer::new().format(number).as_bytes());
-        text
-    }
-
-    fn uuid([high, low]: Long) -> Self {
-        let number = u128::from(high) << 64 | u128::from(low);
-        let mut text = Self::default();
-        for (at, byte) in number.to_be_bytes().into_iter().enumerate() {
-            if matches!(at, 4 | 6 | 8 | 10) {
-                text.push(b"-");
-            }
-            let digit = |value: u8| b"0123456789abcdef"[usize::from(value)];
-            text.push(&[digit(byte >> 4), digit(byte & 15)]);
-        }
-        text
-    }
-
-    fn push(&mut self, bytes: &[u8]) {
-        self.bytes[self.len..][..bytes.len()].copy_from_slice(bytes);
-        self.len += bytes.len();
-    }
-
-    pub fn as_bytes(&self) -> &[u8] {
-        &self.bytes[..self.len]
-    }
-
-    /// The user. Of decayed memory something else, which is no user's key: sums tell.
-    pub fn user(&self) -> UserId {
-        UserId::from_utf8(self.as_bytes())
-            .unwrap_or_else(|_| UserId::new("\u{fffd}").expect("a valid id"))
-    }
+fn is_hyphen(at: usize) -> bool {
+    matches!(at, 8 | 13 | 18 | 23)
 }
 
 /// A UUID in the usual form, in lower case.
 fn uuid(text: &[u8]) -> Option<Long> {
-    if text.len() != TEXT_MAX {
+    if text.len() != UUID_TEXT {
         return None;
     }
     let mut number = 0u128;
     for (at, byte) in text.iter().enumerate() {
         let digit = match (at, byte) {
-            (8 | 13 | 18 | 23, b'-') => continue,
-            (8 | 13 | 18 | 23, _) => return None,
+            (at, b'-') if is_hyphen(at) => continue,
+            (at, _) if is_hyphen(at) => return None,
             (_, b'0'..=b'9') => byte - b'0',
             (_, b'a'..=b'f') => byte - b'a' + 10,
             _ => return None,
@@ -228,7 +193,7 @@ mod tests {
     fn kind(text: &str) -> &'static str {
         let key = Key::of(&user(text));
         if let Some(key) = key {
-            assert_eq!(key.text().user(), user(text), "{key:?}");
+            assert_eq!(key.user(), user(text), "{key:?}");
         }
         match key {
             Some(Key::Short(_)) => "short",
@@ -287,7 +252,7 @@ mod tests {
         #[test]
         fn any_bits_are_read(high: u64, low: u64) {
             for key in [Key::Short(high), Key::Long([high, low]), Key::Uuid([high, low])] {
-                key.text().user();
+                key.user();
             }
         }
     }

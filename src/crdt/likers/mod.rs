@@ -31,6 +31,10 @@ impl Liker {
     }
 }
 
+/// The bucket in which a user was last looked for. Whoever has it finds them sooner.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Place(u32);
+
 /// The likers of a post, or of the part of it that one shard holds.
 #[derive(Debug, Clone)]
 pub struct Likers {
@@ -63,17 +67,31 @@ impl Likers {
     }
 
     pub fn dots(&self, who: Who<'_>) -> Dots {
-        self.buckets[self.place(who.hash.order())].dots(who)
+        self.dots_at(self.place_of(who), who)
     }
 
-    /// Asks for the memory of the bucket that a search for the user looks into.
-    pub fn prefetch_bucket(&self, who: Who<'_>) {
-        self.buckets[self.place(who.hash.order())].prefetch_head();
+    /// Of a user whose place is known.
+    pub fn dots_at(&self, place: Place, who: Who<'_>) -> Dots {
+        self.buckets[self.seen(place, who)].dots(who)
+    }
+
+    /// The bucket that a search for the user looks into.
+    pub fn place_of(&self, who: Who<'_>) -> Place {
+        Place(self.place(who.hash.order()) as u32)
+    }
+
+    /// Asks for the memory of the bucket.
+    pub fn prefetch_bucket(&self, place: Place) {
+        if let Some(bucket) = self.buckets.get(place.0 as usize) {
+            bucket.prefetch_head();
+        }
     }
 
     /// Asks for the memory in which a search for the user begins. That of their bucket has been asked for.
-    pub fn prefetch(&self, who: Who<'_>) {
-        self.buckets[self.place(who.hash.order())].prefetch(who);
+    pub fn prefetch(&self, place: Place, who: Who<'_>) {
+        if let Some(bucket) = self.buckets.get(place.0 as usize) {
+            bucket.prefetch(who);
+        }
     }
 
     /// The user's live dots become `dots`. Returns those they were.
@@ -84,7 +102,24 @@ impl Likers {
         dots: &[Dot],
         changes: &mut Changes,
     ) -> Dots {
-        let old = self.put(who, dots);
+        self.set_at(self.place_of(who), context, who, dots, changes)
+    }
+
+    /// As [`Self::set`], of a user whose place is known.
+    pub fn set_at(
+        &mut self,
+        place: Place,
+        context: PostContext<'_>,
+        who: Who<'_>,
+        dots: &[Dot],
+        changes: &mut Changes,
+    ) -> Dots {
+        let old = self.put(self.seen(place, who), who, dots);
+        if let ([], [only]) = (old.as_slice(), dots) {
+            changes.credit(only.replica, 1);
+            changes.fingerprint += context.liker(who.hash, *only);
+            return old;
+        }
         if let Some(credited) = context.replicas.smallest(&old) {
             changes.credit(credited.replica, -1);
         }
@@ -100,8 +135,7 @@ impl Likers {
         old
     }
 
-    fn put(&mut self, who: Who<'_>, dots: &[Dot]) -> Dots {
-        let place = self.place(who.hash.order());
+    fn put(&mut self, place: usize, who: Who<'_>, dots: &[Dot]) -> Dots {
         let bucket = &mut self.buckets[place];
         bucket.changed = true;
         let old = bucket.put(who, dots);
@@ -109,6 +143,16 @@ impl Likers {
             self.split(place);
         }
         old
+    }
+
+    /// The place where the user belongs now: buckets before it may have been split since it was found.
+    fn seen(&self, Place(place): Place, who: Who<'_>) -> usize {
+        let (place, hash) = (place as usize, who.hash.order());
+        let begins = |at: usize| self.starts.get(at).is_some_and(|start| *start <= hash);
+        match begins(place) && !begins(place + 1) {
+            true => place,
+            false => self.place(hash),
+        }
     }
 
     /// The place of the bucket that a hash belongs to.
@@ -158,6 +202,17 @@ impl Likers {
         changed
     }
 
+    /// Puts a part in its place, where nobody is yet. It stands in a checkpoint as it is.
+    pub fn put_part(&mut self, part: Part) {
+        self.begin_bucket(part.from);
+        if part.to < self.to {
+            self.begin_bucket(part.to + 1);
+        }
+        let place = self.place(part.from);
+        assert!(self.buckets[place].is_empty(), "a part comes once");
+        self.buckets[place] = part.bucket;
+    }
+
     /// Sees to it that a bucket begins at `at`, which lies in the range.
     pub fn begin_bucket(&mut self, at: u64) {
         let place = self.place(at);
@@ -204,7 +259,48 @@ impl Likers {
 
     /// Adds a liker that was taken out of another set whole, without any change of figures.
     pub fn adopt(&mut self, liker: &Liker) {
-        self.put(Who::of(&liker.user), &liker.dots);
+        let who = Who::of(&liker.user);
+        self.put(self.place(who.hash.order()), who, &liker.dots);
+    }
+}
+
+/// The likers of some hashes, put together apart from all others.
+#[derive(Debug)]
+pub struct Part {
+    from: u64,
+    to: u64,
+    bucket: Bucket,
+}
+
+impl Part {
+    /// Those of the likers whose hash lies in `from..=to`. Notes what they add to a post that had none of them.
+    pub fn of(
+        context: PostContext<'_>,
+        (from, to): (u64, u64),
+        likers: &[(UserId, Dots)],
+        changes: &mut Changes,
+    ) -> Self {
+        let likers = likers.iter().map(|(user, dots)| (Who::of(user), dots));
+        let likers = likers.filter(|(who, _)| (from..=to).contains(&who.hash.order()));
+        let likers: Vec<(Who<'_>, &Dots)> = likers.collect();
+        let bucket = Bucket::of(&likers);
+        let mut count = |hash, dots: &Dots| {
+            if let Some(credited) = context.replicas.smallest(dots) {
+                changes.credit(credited.replica, 1);
+            }
+            for dot in dots {
+                changes.fingerprint += context.liker(hash, *dot);
+            }
+        };
+        if bucket.len() == likers.len() {
+            likers.iter().for_each(|(who, dots)| count(who.hash, dots));
+        } else {
+            // Somebody came twice.
+            bucket
+                .iter()
+                .for_each(|liker| count(liker.hash, &liker.dots));
+        }
+        Self { from, to, bucket }
     }
 }
 
@@ -314,6 +410,45 @@ mod tests {
                     set.iter().map(|liker| (liker.user, liker.dots)).collect();
                 prop_assert_eq!(&listed, &naive);
             }
+        }
+    }
+
+    proptest! {
+        /// Whoever comes twice counts once, as in a set.
+        #[test]
+        fn parts_are_what_their_likers_make_one_by_one(
+            raw in prop::collection::vec((0usize..40, 0u32..3, seq(), any::<bool>()), 0..60),
+            cuts in prop::collection::btree_set(1u64.., 0..4),
+        ) {
+            let replicas = replicas();
+            let context = context(&replicas);
+            let mut likers: Vec<(UserId, Dots)> = Vec::new();
+            let mut one_by_one = Likers::new(0, u64::MAX);
+            let mut wanted = Changes::default();
+            for (number, replica, seq, has_two) in raw {
+                let mut dots = Dots::from_slice(&[dot(replica, seq)]);
+                dots.extend(has_two.then(|| dot(replica, seq + 1)));
+                one_by_one.set(context, Who::of(&user(number)), &dots, &mut wanted);
+                likers.push((user(number), dots));
+            }
+            let starts: Vec<u64> = std::iter::once(0).chain(cuts.iter().copied()).collect();
+            let ends = cuts.iter().map(|cut| cut - 1).chain([u64::MAX]);
+            let ranges: Vec<(u64, u64)> = starts.iter().copied().zip(ends).collect();
+            let mut changes = Changes::default();
+            let mut set = Likers::new(0, u64::MAX);
+            // In whatever order they come.
+            for range in ranges.iter().rev() {
+                set.put_part(Part::of(context, *range, &likers, &mut changes));
+            }
+            prop_assert_eq!(set.ranges(), ranges);
+            prop_assert_eq!(set.take_changed(), vec![], "all stand in the checkpoint");
+            prop_assert!(set.is_placed());
+            let listed = |set: &Likers| -> BTreeMap<UserId, Dots> {
+                set.iter().map(|liker| (liker.user, liker.dots)).collect()
+            };
+            prop_assert_eq!(listed(&set), listed(&one_by_one));
+            prop_assert_eq!(changes.fingerprint, wanted.fingerprint);
+            prop_assert_eq!(changes.likers(), wanted.likers());
         }
     }
 

@@ -170,7 +170,7 @@ impl<K: TableKey> Table<K> {
     }
 
     /// A table of keys that ascend, with room for so many, which are no fewer.
-    fn ordered(all: impl Iterator<Item = (K, u64)>, keys: usize) -> Self {
+    pub fn ordered(all: impl Iterator<Item = (K, u64)>, keys: usize) -> Self {
         if keys == 0 {
             return Self::default();
         }
@@ -185,26 +185,17 @@ impl<K: TableKey> Table<K> {
             key: K::ZERO,
             value: 0,
         };
-        let mut slots = Vec::with_capacity(wanted);
-        let mut len = 0;
+        let mut slots = vec![empty; wanted];
+        let (mut len, mut next) = (0, 0);
         for (key, value) in all {
-            let home = place(key, homes);
-            while slots.len() < home {
-                slots.push(empty);
+            let at = place(key, homes).max(next);
+            (len, next) = (len + 1, at + 1);
+            slots[at] = Slot { key, value };
+            if next == slots.len() {
+                // Where keys crowd at the end there is room for more of them.
+                slots.resize(next + next / 8 + 1, empty);
             }
-            slots.push(Slot { key, value });
-            len += 1;
         }
-        // Where keys crowd at the end there is room for more of them.
-        let crowded = slots.len() + slots.len() / 8 + 1;
-        slots.resize(
-            if slots.len() < wanted {
-                wanted
-            } else {
-                crowded
-            },
-            empty,
-        );
         Self {
             slots: slots.into(),
             homes,

@@ -257,7 +257,7 @@ impl Snapshot {
             let (part, size) = match next {
                 Next::Likers(from) => {
                     let (to, likers) = self.engine.read_bucket(&post, from);
-                    let users = likers.iter().map(|(user, _)| 24 + user.as_bytes().len());
+                    let users = likers.iter().map(|(user, _)| 24 + user.bytes_len());
                     let size = users.sum::<usize>();
                     let next = to.checked_add(1).map_or(Next::Figures, Next::Likers);
                     self.current = Some((post.clone(), next));
