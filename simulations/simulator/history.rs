@@ -82,6 +82,8 @@ pub struct Lost {
 #[derive(Debug, Default)]
 pub struct History {
     pub operations: Vec<Operation>,
+    /// When the run was over.
+    pub over: Duration,
     pub lost: Vec<Lost>,
     /// When a machine's folder was lost or became an older one.
     pub destroyed: Vec<(usize, Duration)>,

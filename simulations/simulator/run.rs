@@ -215,6 +215,7 @@ impl<'a> Running<'a> {
 
     fn judge(mut self) -> RunReport {
         self.injector.finish(&self.recorder);
+        self.recorder.lock().history.over = self.recorder.now();
         let core = self.core();
         let states: Vec<State> = core
             .iter()

@@ -195,6 +195,16 @@ fn a_machine_that_is_well_takes_writes() {
 }
 
 #[test]
+fn a_write_that_the_end_of_the_run_cut_off_is_no_proof() {
+    let mut pending = history([operation(Action::Like, Outcome::Pending)]);
+    let begun = pending.operations[0].at;
+    pending.over = begun + Duration::from_millis(150);
+    assert!(availability(&pending).is_good());
+    pending.over = begun + Duration::from_secs(3);
+    assert!(!availability(&pending).is_good(), "it was waited for");
+}
+
+#[test]
 fn vectors_only_grow() {
     let vector = |seq| BTreeMap::from([(replica(), seq)]);
     let mut vectors = Vectors::default();
