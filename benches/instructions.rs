@@ -43,8 +43,8 @@ fn writing(of: Posts) -> (Node, Vec<WriteBatch>) {
 }
 
 #[library_benchmark]
-#[bench::hot_post(args = (Posts::Hot), setup = writing, config = at_most(3_980, COUNT * ITEMS))]
-#[bench::many_posts(args = (SPREAD), setup = writing, config = at_most(6_020, COUNT * ITEMS))]
+#[bench::hot_post(args = (Posts::Hot), setup = writing, config = at_most(3_560, COUNT * ITEMS))]
+#[bench::many_posts(args = (SPREAD), setup = writing, config = at_most(5_650, COUNT * ITEMS))]
 fn write((node, batches): (Node, Vec<WriteBatch>)) -> Node {
     node.write(batches);
     node
@@ -56,8 +56,8 @@ fn merging(of: Posts) -> (Node, Vec<Bytes>) {
 }
 
 #[library_benchmark]
-#[bench::hot_post(args = (Posts::Hot), setup = merging, config = at_most(3_350, COUNT * ITEMS))]
-#[bench::many_posts(args = (SPREAD), setup = merging, config = at_most(4_080, COUNT * ITEMS))]
+#[bench::hot_post(args = (Posts::Hot), setup = merging, config = at_most(3_010, COUNT * ITEMS))]
+#[bench::many_posts(args = (SPREAD), setup = merging, config = at_most(3_680, COUNT * ITEMS))]
 fn merge((node, blocks): (Node, Vec<Bytes>)) -> (Node, Vec<Bytes>) {
     node.apply(&blocks);
     (node, blocks)
@@ -72,23 +72,23 @@ fn bytes_of(of: Posts) -> Vec<u8> {
 }
 
 #[library_benchmark]
-#[bench::hot_post(args = (Posts::Hot), setup = block_of, config = at_most(475, ITEMS))]
-#[bench::many_posts(args = (SPREAD), setup = block_of, config = at_most(701, ITEMS))]
+#[bench::hot_post(args = (Posts::Hot), setup = block_of, config = at_most(192, ITEMS))]
+#[bench::many_posts(args = (SPREAD), setup = block_of, config = at_most(487, ITEMS))]
 fn encode(block: Block) -> (Block, Vec<u8>) {
     let bytes = blocks::encode(black_box(&block));
     (block, bytes)
 }
 
 #[library_benchmark]
-#[bench::hot_post(args = (Posts::Hot), setup = bytes_of, config = at_most(599, ITEMS))]
-#[bench::many_posts(args = (SPREAD), setup = bytes_of, config = at_most(1_040, ITEMS))]
+#[bench::hot_post(args = (Posts::Hot), setup = bytes_of, config = at_most(456, ITEMS))]
+#[bench::many_posts(args = (SPREAD), setup = bytes_of, config = at_most(903, ITEMS))]
 fn decode(bytes: Vec<u8>) -> (Vec<u8>, Block) {
     let block = blocks::decode(black_box(&bytes));
     (bytes, block)
 }
 
 #[library_benchmark]
-#[bench::bucket(args = (), setup = blocks::bucket, config = at_most(860, ITEMS))]
+#[bench::bucket(args = (), setup = blocks::bucket, config = at_most(500, ITEMS))]
 fn encode_likers(likers: Vec<(UserId, Dots)>) -> (Vec<(UserId, Dots)>, Vec<u8>) {
     let bytes = blocks::encode_likers(black_box(&likers));
     (likers, bytes)
@@ -99,7 +99,7 @@ fn bytes_of_bucket() -> Vec<u8> {
 }
 
 #[library_benchmark]
-#[bench::bucket(args = (), setup = bytes_of_bucket, config = at_most(520, ITEMS))]
+#[bench::bucket(args = (), setup = bytes_of_bucket, config = at_most(390, ITEMS))]
 fn decode_likers(bytes: Vec<u8>) -> (Vec<u8>, Vec<(UserId, Dots)>) {
     let likers = blocks::decode_likers(black_box(&bytes));
     (bytes, likers)
