@@ -74,10 +74,10 @@ pub fn put_digits(out: &mut [u8], at: usize, number: u64) -> usize {
 /// Eight digits, the first in the lowest byte: two fours become pairs, and pairs become digits. For such small numbers a product and
 /// a shift divide exactly.
 fn digits_of_eight(number: u64) -> u64 {
-    let fours = number / 10_000 | (number % 10_000) << 32;
-    let hundreds = (fours * 10_486 >> 20) & 0x7f_0000_007f;
+    let fours = (number / 10_000) | ((number % 10_000) << 32);
+    let hundreds = ((fours * 10_486) >> 20) & 0x7f_0000_007f;
     let pairs = hundreds | (fours - 100 * hundreds) << 16;
-    let tens = (pairs * 103 >> 10) & 0x000f_000f_000f_000f;
+    let tens = ((pairs * 103) >> 10) & 0x000f_000f_000f_000f;
     (tens | (pairs - 10 * tens) << 8) + ZEROS
 }
 
