@@ -3,8 +3,6 @@
 //! Every id is checked once, where it enters, and is valid ever after. This module knows nothing of
 //! clocks, tasks, files or the network.
 
-mod user;
-
 use std::fmt;
 use std::str::FromStr;
 
@@ -58,6 +56,42 @@ fn check_name(text: &str, max: usize) -> Result<(), IdError> {
     }
 }
 
+/// What ids have that are made of a text by `new`, and of which a text is had.
+macro_rules! read_and_shown {
+    ($name:ident, |$id:ident| $text:expr) => {
+        impl $name {
+            /// Checks that the bytes are UTF-8, then as [`Self::new`].
+            pub fn from_utf8(bytes: &[u8]) -> Result<Self, IdError> {
+                let text = std::str::from_utf8(bytes).map_err(|error| IdError::NotUtf8 {
+                    at: error.valid_up_to(),
+                })?;
+                Self::new(text)
+            }
+        }
+
+        impl FromStr for $name {
+            type Err = IdError;
+            fn from_str(text: &str) -> Result<Self, IdError> {
+                Self::new(text)
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let $id = self;
+                f.write_str($text.as_str())
+            }
+        }
+
+        impl fmt::Debug for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                let $id = self;
+                write!(f, "{:?}", $text.as_str())
+            }
+        }
+    };
+}
+
 macro_rules! text_id {
     ($(#[$doc:meta])* $name:ident, $check:ident, $max:expr) => {
         $(#[$doc])*
@@ -71,13 +105,6 @@ macro_rules! text_id {
                 Ok(Self(CompactString::new(text)))
             }
 
-            /// Checks that the bytes are UTF-8, then as [`Self::new`].
-            pub fn from_utf8(bytes: &[u8]) -> Result<Self, IdError> {
-                let text = std::str::from_utf8(bytes)
-                    .map_err(|error| IdError::NotUtf8 { at: error.valid_up_to() })?;
-                Self::new(text)
-            }
-
             pub fn as_str(&self) -> &str {
                 &self.0
             }
@@ -87,26 +114,12 @@ macro_rules! text_id {
             }
         }
 
-        impl FromStr for $name {
-            type Err = IdError;
-            fn from_str(text: &str) -> Result<Self, IdError> {
-                Self::new(text)
-            }
-        }
-
-        impl fmt::Display for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                f.write_str(&self.0)
-            }
-        }
-
-        impl fmt::Debug for $name {
-            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-                write!(f, "{:?}", self.0.as_str())
-            }
-        }
+        read_and_shown!($name, |id| id);
     };
 }
+
+// Behind the macros that it uses.
+mod user;
 
 text_id! {
     /// Anything that is counted: a post, a video, a page.

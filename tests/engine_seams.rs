@@ -6,6 +6,7 @@ mod support;
 use std::future::Future;
 use std::pin::pin;
 use std::task::Poll;
+use std::time::Duration;
 
 use likewise::adapters::power::{CutPoint, Moment};
 use likewise::adapters::simulated_disk::Operation;
@@ -463,4 +464,56 @@ async fn a_full_disk_refuses_and_an_emptied_one_takes() {
     node.room.wait_for(4_096).await.expect("the log lives");
     node.like("p", "last").await;
     assert_eq!(node.count("p"), taken + 1);
+}
+
+/// While the first of three writes is synced the second comes; the third comes when the first is answered. Returns the
+/// commits that the three took, and how long.
+async fn commits_of_three_writes(items: usize) -> (u64, Duration) {
+    let mut machine = Machine::new("eu", 17);
+    roomy(&mut machine);
+    let node = machine.start().await;
+    let sync = gate(&machine.disk, Operation::Sync, false);
+    let begun = tokio::time::Instant::now();
+    let engine = node.engine.clone();
+    let write = |post_id: &'static str| {
+        let commands = likes(post_id, &users(false, items));
+        let engine = engine.clone();
+        tokio::spawn(async move {
+            let request = None;
+            engine.write(&Write { commands, request }).await
+        })
+    };
+    let first = write("first");
+    while node.engine.queue().own().1 == 0 {
+        tokio::task::yield_now().await;
+    }
+    // The log has it by now, and waits for its sync.
+    tokio::time::sleep(Duration::from_millis(1)).await;
+    let second = write("second");
+    while node.count("second") < items as u64 {
+        tokio::task::yield_now().await;
+    }
+    sync.send(true).expect("the disk listens");
+    first.await.expect("no panic").expect("taken");
+    let third = write("third");
+    for written in [second, third] {
+        written.await.expect("no panic").expect("taken");
+    }
+    let took = begun.elapsed();
+    node.kill().await;
+    (machine.start().await.report.log.records, took)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_commit_waits_for_more_where_much_is_written_and_for_nobody_else() {
+    let (commits, took) = commits_of_three_writes(2_000).await;
+    assert_eq!(commits, 2, "the second and the third together");
+    assert!(took < Duration::from_millis(10), "{took:?}");
+    let (commits, took) = commits_of_three_writes(1).await;
+    assert_eq!(commits, 3);
+    assert_eq!(
+        took,
+        Duration::from_millis(1),
+        "as long as the first was held"
+    );
 }

@@ -58,7 +58,7 @@ impl Bench {
             randomness: Arc::new(SeededRandomness::new(self.seed)),
         };
         let mut seen = Vec::new();
-        let visit = |record| {
+        let visit = |record: Record| {
             seen.push(record);
             Ok(())
         };
@@ -620,13 +620,29 @@ async fn a_log_of_another_owner_or_of_a_newer_format_is_refused() {
     };
     let mut other = identity();
     other.cluster = ClusterId::new("other").expect("valid");
-    let refused = open(seams(), options(), other, None, Position::START, |_| Ok(())).await;
+    let refused = open(
+        seams(),
+        options(),
+        other,
+        None,
+        Position::START,
+        |_: Record| Ok(()),
+    )
+    .await;
     assert!(
         matches!(refused.err(), Some(OpenError::OtherCluster { found, .. }) if found == "test")
     );
     let mut other = identity();
     other.region = Region::new("us").expect("valid");
-    let refused = open(seams(), options(), other, None, Position::START, |_| Ok(())).await;
+    let refused = open(
+        seams(),
+        options(),
+        other,
+        None,
+        Position::START,
+        |_: Record| Ok(()),
+    )
+    .await;
     assert!(
         matches!(refused.err(), Some(OpenError::OtherRegion { found, .. }) if found == "eu-west")
     );
@@ -696,7 +712,7 @@ async fn the_log_runs_on_threads_and_real_files() {
     };
     let workers = ThreadWorkers::new(tokio::runtime::Handle::current());
     let reopen = async |visit: &mut (dyn FnMut(Record) + Send)| {
-        let visit = |record| {
+        let visit = |record: Record| {
             visit(record);
             Ok(())
         };

@@ -10,6 +10,7 @@ use std::net::TcpListener;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
 use futures_util::FutureExt;
 use futures_util::future::BoxFuture;
 use likewise::adapters::tcp::TcpTransport;
@@ -24,6 +25,7 @@ use likewise::replication::catch_up::{
 use likewise::replication::links::LinkBoard;
 use likewise::replication::{PeerEndpoint, RunningReplication, start};
 use likewise::seams::Transport;
+use likewise::seams::files::read_whole;
 use likewise::versions::Dialect;
 use support::{Machine, Node, assert_equal, like};
 use tokio::task::JoinHandle;
@@ -343,19 +345,22 @@ async fn builds_without_a_version_in_common_say_so() {
     assert_eq!((eu.count("us"), us.count("eu")), (0, 0));
 }
 
-#[tokio::test]
-async fn a_downgrade_over_events_of_a_newer_kind_is_refused() {
-    let gone = Machine::new("sa", 7).start().await;
+/// A machine whose log has an event that older builds do not know, and what its process left there.
+async fn with_a_retirement(region: &'static str, seed: u64) -> Machine {
+    let gone = Machine::new("sa", seed).start().await;
     gone.like("p", "ann").await;
-    let mut machine = Machine::new("eu", 8);
+    let machine = Machine::new(region, seed + 1);
     let node = machine.start().await;
     assert!(node.pull(&gone).await);
-    let retired = node
-        .engine
-        .retire(&BTreeSet::from([gone.engine.own()]))
-        .await;
-    retired.expect("taken");
+    let retired = BTreeSet::from([gone.engine.own()]);
+    node.engine.retire(&retired).await.expect("taken");
     node.kill().await;
+    machine
+}
+
+#[tokio::test]
+async fn a_downgrade_over_events_of_a_newer_kind_is_refused() {
+    let mut machine = with_a_retirement("eu", 7).await;
     machine.dialect = older();
     let refused = machine.try_start().await.err().expect("refused");
     let told = likewise::causes::told(&refused);
@@ -367,4 +372,37 @@ async fn a_downgrade_over_events_of_a_newer_kind_is_refused() {
     assert!(told.contains(env!("CARGO_PKG_VERSION")), "{told}");
     machine.dialect = newer();
     assert_eq!(machine.start().await.count("p"), 1, "the newer one starts");
+}
+
+/// The log's files with their bytes.
+async fn log_of(machine: &Machine) -> Vec<(String, Bytes)> {
+    let files = machine.disk.files();
+    let names = files.list("log").await.expect("a folder");
+    let mut all = Vec::new();
+    for name in names {
+        let whole = read_whole(files.as_ref(), &format!("log/{name}")).await;
+        all.push((name, whole.expect("a file")));
+    }
+    all
+}
+
+#[tokio::test]
+async fn a_log_with_an_event_that_a_build_does_not_know_is_left_alone() {
+    let mut machine = with_a_retirement("eu", 9).await;
+    // What follows the last record is mended by a start that succeeds.
+    let (name, _) = log_of(&machine).await.pop().expect("a segment");
+    let (files, path) = (machine.disk.files(), format!("log/{name}"));
+    let file = files.open(&path).await.expect("the segment");
+    let end = file.len().await.expect("a length");
+    let torn = file.write_at(end - 1, Bytes::from_static(b"x")).await;
+    torn.expect("written");
+    let before = log_of(&machine).await;
+    machine.dialect = older();
+    let refused = machine.try_start().await.err().expect("refused");
+    let told = likewise::causes::told(&refused);
+    assert!(told.contains("a record at log position"), "{told}");
+    assert!(before == log_of(&machine).await, "nothing was changed");
+    machine.dialect = newer();
+    assert_eq!(machine.start().await.count("p"), 1);
+    assert!(before != log_of(&machine).await, "a start mends it");
 }

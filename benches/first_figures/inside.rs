@@ -10,7 +10,9 @@ use likewise::adapters::system::OsRandomness;
 use likewise::adapters::threads::ThreadWorkers;
 use likewise::engine::Engine;
 use likewise::ids::{ClusterId, Region};
-use likewise::log::{self, LogIdentity, LogOptions, LogSeams, LogWriter, Position, RecordKind};
+use likewise::log::{
+    self, LogIdentity, LogOptions, LogSeams, LogWriter, Position, Record, RecordKind,
+};
 use likewise::seams::Workers;
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
@@ -38,9 +40,14 @@ pub async fn syncs(span: Duration) -> anyhow::Result<Measured> {
         region: Region::new("bench")?,
     };
     let start = Position::START;
-    let opened = log::open(seams, LogOptions::default(), identity, None, start, |_| {
-        Ok(())
-    })
+    let opened = log::open(
+        seams,
+        LogOptions::default(),
+        identity,
+        None,
+        start,
+        |_: Record| Ok(()),
+    )
     .await?;
     let workers = ThreadWorkers::new(tokio::runtime::Handle::current());
     let spare = workers.spawn("log-spare", Box::pin(opened.preparer.run()));

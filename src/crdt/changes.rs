@@ -47,6 +47,16 @@ impl Changes {
         }
     }
 
+    /// A user has come to like the post, with these dots.
+    pub(super) fn add_liker(&mut self, context: PostContext<'_>, user: UserHash, dots: &[Dot]) {
+        if let Some(credited) = context.replicas.smallest(dots) {
+            self.credit(credited.replica, 1);
+        }
+        for dot in dots {
+            self.fingerprint += context.liker(user, *dot);
+        }
+    }
+
     /// Adds what was changed elsewhere of the same post.
     pub fn join(&mut self, other: &Self) {
         for (replica, by) in &other.credited {

@@ -70,8 +70,6 @@ impl Committer {
             let sections = batch.sections().await;
             let outcome = self.commit(&batch, last, sections).await;
             self.engine.queue.release(admitted);
-            // Whoever writes goes first: under load the next batch fills up, and a lone write waits for nobody.
-            std::thread::yield_now();
             if let Err(error) = outcome {
                 tracing::error!(%error, "the log failed; no writes are taken until a restart");
                 self.engine.queue.close(Refused::Poisoned);
@@ -80,6 +78,9 @@ impl Committer {
                 self.fail_the_rest().await;
                 return Err(error);
             }
+            // Whoever writes goes first: under load the next batch fills up, and a lone write waits for nobody.
+            std::thread::yield_now();
+            self.engine.queue.gather().await;
         }
         Ok(())
     }

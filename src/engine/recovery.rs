@@ -14,7 +14,7 @@ use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::committer::Committer;
 use crate::engine::loading::Loading;
-use crate::engine::record::{COMMIT_RECORD, decode, read_done};
+use crate::engine::record::read_done;
 use crate::engine::replay::Replay;
 use crate::engine::requests::Done;
 use crate::engine::rows::{self, MetaRow, RowError};
@@ -24,7 +24,7 @@ use crate::ids::{PostId, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
 use crate::log::{
     self, LogIdentity, LogOptions, LogReader, LogReport, LogSeams, LogTrimmer, OpenError,
-    OpenedLog, Position, Record, SparePreparer, VisitError,
+    OpenedLog, Position, SparePreparer,
 };
 #[cfg(feature = "sim")]
 use crate::planted::{Bug, is_planted};
@@ -75,8 +75,6 @@ pub enum RecoveryError {
     /// The store can be set aside and built anew from the log, if that is whole.
     #[error("a row of the checkpoint is damaged (key {key}): {source}")]
     Row { key: String, source: RowError },
-    #[error("the end of the log cannot be replayed")]
-    Replay(#[source] VisitError),
     /// The log was cut, and the checkpoint that held what was cut off is gone.
     #[error(
         "the checkpoint is gone and the log begins only at {first:?}. Restore the data folder from a backup, \
@@ -111,18 +109,16 @@ pub async fn recover(
         files: seams.files.clone(),
         randomness: seams.randomness.clone(),
     };
-    let mut replay = Replay::new(&engine, cores, &mut sums);
-    let visit = |record: Record| replay_record(&engine, &record, &mut replay);
+    let replay = Replay::new(&engine, cores, &mut sums);
     let opened = log::open(
         log_seams,
         log_options,
         identity,
         replay_from,
         must_reach,
-        visit,
+        replay,
     )
     .await?;
-    replay.finish().map_err(RecoveryError::Replay)?;
     if meta.is_none() && opened.report.first > Position::START {
         let first = opened.report.first;
         return Err(RecoveryError::CheckpointLost { first });
@@ -230,22 +226,6 @@ fn restore_meta(engine: &Engine, meta: &MetaRow, sums: &mut RangeSums) -> Result
     }
     engine.note_checkpointed(meta.finished_at_ms);
     Ok(())
-}
-
-fn replay_record(
-    engine: &Engine,
-    record: &Record,
-    replay: &mut Replay<'_>,
-) -> Result<(), VisitError> {
-    if record.kind.0 != COMMIT_RECORD {
-        return Err(format!(
-            "a record of kind {}, which this build does not know",
-            record.kind.0
-        )
-        .into());
-    }
-    let table = &mut &engine.replicas;
-    replay.record(decode(&record.payload, table)?)
 }
 
 async fn load_rows(

@@ -10,8 +10,9 @@ use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::crdt::event::{Action, Event};
 use crate::engine::Engine;
 use crate::engine::commit::{CommitWait, Demand, Refused};
+use crate::engine::section::SECTION_BYTES;
 use crate::engine::section::Section;
-use crate::engine::write::{SECTION_BYTES, WriteError};
+use crate::engine::write::WriteError;
 use crate::ids::{Region, Replica};
 use crate::limits::REGION_BYTES_MAX;
 

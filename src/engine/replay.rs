@@ -19,10 +19,10 @@ use crate::crdt::likers::Who;
 use crate::engine::Engine;
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Post, PostNumber};
-use crate::engine::record::CommitRecord;
+use crate::engine::record::{COMMIT_RECORD, CommitRecord, decode};
 use crate::engine::remote::{Known, Replayed};
 use crate::ids::UserId;
-use crate::log::VisitError;
+use crate::log::{Position, Record, RefusedRecord, VisitError, Visitor};
 use crate::seams::Cores;
 
 /// Likes that are put aside at most.
@@ -36,7 +36,7 @@ pub(super) struct Replay<'a> {
     cores: Cores,
     sums: &'a mut RangeSums,
     /// Records whose blocks are still to be decoded, and the bytes of these.
-    gathered: Vec<CommitRecord>,
+    gathered: Vec<(Position, CommitRecord)>,
     gathered_bytes: usize,
     /// Likes that were put aside, by shard.
     aside: Vec<Vec<Aside>>,
@@ -91,33 +91,30 @@ impl<'a> Replay<'a> {
         }
     }
 
-    /// Takes the next record. An error may be one of an earlier record.
-    pub fn record(&mut self, record: CommitRecord) -> Result<(), VisitError> {
-        self.gathered_bytes += record.blocks.iter().map(Bytes::len).sum::<usize>();
-        self.gathered.push(record);
-        match self.gathered_bytes >= BYTES_TOGETHER {
-            true => self.apply_gathered(),
-            false => Ok(()),
+    fn read(&self, record: &Record) -> Result<CommitRecord, VisitError> {
+        if record.kind.0 != COMMIT_RECORD {
+            let kind = record.kind.0;
+            return Err(format!("a record of kind {kind}, which this build does not know").into());
         }
+        let table = &mut &self.engine.replicas;
+        Ok(decode(&record.payload, table)?)
     }
 
-    /// No more records come: nothing waits or is aside any more.
-    pub fn finish(mut self) -> Result<(), VisitError> {
-        self.apply_gathered()?;
-        self.apply_aside();
-        Ok(())
-    }
-
-    fn apply_gathered(&mut self) -> Result<(), VisitError> {
+    fn apply_gathered(&mut self) -> Result<(), RefusedRecord> {
         let engine = self.engine;
         let records = std::mem::take(&mut self.gathered);
         self.gathered_bytes = 0;
-        let blocks = records.iter().flat_map(|record| &record.blocks).collect();
+        let blocks = records.iter().flat_map(|(_, record)| &record.blocks);
+        let blocks = blocks.collect();
         let decode = |bytes: &Bytes| engine.decode_block(bytes).map(Decoded::of);
         let mut decoded = self.cores.map(blocks, decode).into_iter();
-        for record in &records {
+        for (position, record) in &records {
+            let position = *position;
             for block in decoded.by_ref().take(record.blocks.len()) {
-                self.block(&block?)?;
+                let applied = block
+                    .map_err(VisitError::from)
+                    .and_then(|block| self.block(&block));
+                applied.map_err(|source| RefusedRecord { position, source })?;
             }
             for request in &record.requests {
                 let token = || engine.token_of_frontier();
@@ -262,6 +259,27 @@ impl<'a> Replay<'a> {
             post.credit(&mut post.figures(), &changes);
             engine.note_changed_figures(&post);
         }
+    }
+}
+
+impl Visitor for Replay<'_> {
+    fn record(&mut self, record: Record) -> Result<(), RefusedRecord> {
+        let position = record.position;
+        let read = self.read(&record);
+        let read = read.map_err(|source| RefusedRecord { position, source })?;
+        self.gathered_bytes += read.blocks.iter().map(Bytes::len).sum::<usize>();
+        self.gathered.push((position, read));
+        match self.gathered_bytes >= BYTES_TOGETHER {
+            true => self.apply_gathered(),
+            false => Ok(()),
+        }
+    }
+
+    /// Nothing waits or is aside any more.
+    fn end(&mut self) -> Result<(), RefusedRecord> {
+        self.apply_gathered()?;
+        self.apply_aside();
+        Ok(())
     }
 }
 

@@ -14,6 +14,9 @@ use crate::engine::post::Post;
 use crate::engine::requests::RequestRecord;
 use crate::ids::CounterName;
 
+/// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
+pub(super) const SECTION_BYTES: usize = 512;
+
 /// A peer's block, as it came.
 pub struct RemoteBlock {
     pub head: BlockHead,

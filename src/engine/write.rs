@@ -17,10 +17,8 @@ use crate::engine::post::Post;
 use crate::engine::published::Published;
 use crate::engine::replicas::TooManyUnseen;
 use crate::engine::requests::{Begun, Done};
+use crate::engine::section::SECTION_BYTES;
 use crate::ids::{PostId, RequestId};
-
-/// Bytes that a section takes beyond its events: the block's head, predecessors, requests.
-pub(super) const SECTION_BYTES: usize = 512;
 
 /// Items of a batch that are applied before other tasks have their turn; the rest of the shard's is applied too.
 const ITEMS_A_TURN: usize = 256;

@@ -91,14 +91,6 @@ impl UserId {
         Ok(Self(form))
     }
 
-    /// Checks that the bytes are UTF-8, then as [`Self::new`].
-    pub fn from_utf8(bytes: &[u8]) -> Result<Self, IdError> {
-        let text = std::str::from_utf8(bytes).map_err(|error| IdError::NotUtf8 {
-            at: error.valid_up_to(),
-        })?;
-        Self::new(text)
-    }
-
     pub fn text(&self) -> UserText<'_> {
         match &self.0 {
             Form::Numbered(numbered) => UserText::made(*numbered),
@@ -151,24 +143,7 @@ impl From<Numbered> for UserId {
     }
 }
 
-impl FromStr for UserId {
-    type Err = IdError;
-    fn from_str(text: &str) -> Result<Self, IdError> {
-        Self::new(text)
-    }
-}
-
-impl fmt::Display for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.text().as_str())
-    }
-}
-
-impl fmt::Debug for UserId {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:?}", self.text().as_str())
-    }
-}
+read_and_shown!(UserId, |id| id.text());
 
 impl PartialOrd for UserId {
     fn partial_cmp(&self, other: &Self) -> Option<Ordering> {

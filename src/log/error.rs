@@ -5,8 +5,22 @@ use std::io;
 use super::Position;
 use crate::versions::LOG_FORMAT;
 
-/// What the owner's `visit` may answer.
+/// What a visitor may answer.
 pub type VisitError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A record that was shown cannot be taken.
+#[derive(Debug)]
+pub struct RefusedRecord {
+    pub position: Position,
+    pub source: VisitError,
+}
+
+impl From<RefusedRecord> for OpenError {
+    fn from(refused: RefusedRecord) -> Self {
+        let RefusedRecord { position, source } = refused;
+        Self::Refused { position, source }
+    }
+}
 
 /// Why a log does not open. Nothing was changed, except where the error is [`OpenError::Io`].
 #[derive(Debug, thiserror::Error)]
@@ -48,7 +62,7 @@ pub enum OpenError {
     #[error("{file} has format version {found}; this program reads up to {LOG_FORMAT}: upgrade it")]
     NewerFormat { file: String, found: u16 },
     #[error("a record at {position:?} was refused")]
-    Visit {
+    Refused {
         position: Position,
         source: VisitError,
     },

@@ -28,10 +28,11 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 
-pub use error::{AppendError, OpenError, ReadError, RemoveError, VisitError};
+pub use error::{AppendError, OpenError, ReadError, RefusedRecord, RemoveError, VisitError};
 pub use format::{RECORD_HEADER_BYTES, framed_bytes};
 pub use reader::{LogChunk, LogReader, SegmentInfo};
 pub use recovery::{LogReport, OpenedLog, TornTail, open};
+pub use replay::Visitor;
 pub use space::{LogEnded, Room, SparePreparer};
 pub use survey::check_owner;
 pub use trimmer::LogTrimmer;

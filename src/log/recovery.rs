@@ -8,13 +8,13 @@ use tokio::sync::watch;
 use super::judgement::judge;
 use super::reader::{LogReader, Shared, Synced};
 use super::repair::{Repaired, repair};
-use super::replay::Replay;
+use super::replay::{Replay, Visitor};
 use super::segment::Segment;
 use super::space::{Space, SparePreparer};
 use super::survey::{Found, io_error, survey};
 use super::trimmer::LogTrimmer;
 use super::writer::LogWriter;
-use super::{LogIdentity, LogOptions, LogSeams, OpenError, Position, Record, VisitError};
+use super::{LogIdentity, LogOptions, LogSeams, OpenError, Position};
 use crate::seams::files::folder_of;
 
 /// An open log: its parts, each for a worker of its own.
@@ -56,7 +56,7 @@ pub struct TornTail {
 }
 
 /// Opens the log, new if its folder is empty, and shows every record from `replay_from` on (from the
-/// oldest segment, if none) to `visit`, in order. A log that ends before `must_reach` is refused.
+/// oldest segment, if none) to `visitor`, in order. A log that ends before `must_reach` is refused.
 /// When this returns, all that was shown is durable. The caller holds the lock of the data folder.
 pub async fn open(
     seams: LogSeams,
@@ -64,14 +64,14 @@ pub async fn open(
     identity: LogIdentity,
     replay_from: Option<Position>,
     must_reach: Position,
-    visit: impl FnMut(Record) -> Result<(), VisitError> + Send,
+    visitor: impl Visitor + Send,
 ) -> Result<OpenedLog, OpenError> {
     options.check()?;
     create_folder(&seams, &options.folder).await?;
     let found = survey(seams.files.as_ref(), &options, &identity).await?;
     let must_reach = must_reach.max(replay_from.unwrap_or_default());
     let start = starting_segment(&found, replay_from)?;
-    let mut replay = Replay::new(replay_from.unwrap_or_default(), visit);
+    let mut replay = Replay::new(replay_from.unwrap_or_default(), visitor);
     let last = replay.run(&found, start).await?;
     let judged = judge(&found, last, &replay, must_reach).await?;
     let repaired = repair(&seams, &options, &found, last, &replay, &judged).await?;

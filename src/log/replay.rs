@@ -5,11 +5,32 @@ use bytes::Bytes;
 use super::format::{Frame, decode_record};
 use super::segment::Segment;
 use super::survey::Found;
-use super::{OpenError, Position, Record, VisitError};
+use super::{OpenError, Position, Record, RefusedRecord, VisitError};
+
+/// Sees the records of a log that is opened, in order.
+pub trait Visitor {
+    /// The next record. An error may be one of an earlier record.
+    fn record(&mut self, record: Record) -> Result<(), RefusedRecord>;
+
+    /// No more will come. Whatever is wrong with a record is said now at the latest, for nothing is changed before.
+    fn end(&mut self) -> Result<(), RefusedRecord>;
+}
+
+/// Takes each record at once.
+impl<F: FnMut(Record) -> Result<(), VisitError>> Visitor for F {
+    fn record(&mut self, record: Record) -> Result<(), RefusedRecord> {
+        let position = record.position;
+        self(record).map_err(|source| RefusedRecord { position, source })
+    }
+
+    fn end(&mut self) -> Result<(), RefusedRecord> {
+        Ok(())
+    }
+}
 
 /// Goes through the records until there is no more.
 pub(super) struct Replay<V> {
-    visit: V,
+    visitor: V,
     wanted: Position,
     pub began: Position,
     pub records: u64,
@@ -19,10 +40,10 @@ pub(super) struct Replay<V> {
     pub stated: Position,
 }
 
-impl<V: FnMut(Record) -> Result<(), VisitError>> Replay<V> {
-    pub(super) fn new(wanted: Position, visit: V) -> Self {
+impl<V: Visitor> Replay<V> {
+    pub(super) fn new(wanted: Position, visitor: V) -> Self {
         Self {
-            visit,
+            visitor,
             wanted,
             began: Position::START,
             records: 0,
@@ -61,6 +82,7 @@ impl<V: FnMut(Record) -> Result<(), VisitError>> Replay<V> {
             }
             at += 1;
         }
+        self.visitor.end()?;
         Ok(at)
     }
 
@@ -75,7 +97,7 @@ impl<V: FnMut(Record) -> Result<(), VisitError>> Replay<V> {
                 return Ok(());
             };
             let position = record.position;
-            (self.visit)(record).map_err(|source| OpenError::Visit { position, source })?;
+            self.visitor.record(record)?;
             self.records += 1;
             self.stated = self.stated.max(frame.synced);
             self.end = position.after(frame.bytes());

@@ -115,9 +115,8 @@ impl Likers {
         changes: &mut Changes,
     ) -> Dots {
         let old = self.put(self.seen(place, who), who, dots);
-        if let ([], [only]) = (old.as_slice(), dots) {
-            changes.credit(only.replica, 1);
-            changes.fingerprint += context.liker(who.hash, *only);
+        if old.is_empty() {
+            changes.add_liker(context, who.hash, dots);
             return old;
         }
         if let Some(credited) = context.replicas.smallest(&old) {
@@ -284,14 +283,7 @@ impl Part {
         let likers = likers.filter(|(who, _)| (from..=to).contains(&who.hash.order()));
         let likers: Vec<(Who<'_>, &Dots)> = likers.collect();
         let bucket = Bucket::of(&likers);
-        let mut count = |hash, dots: &Dots| {
-            if let Some(credited) = context.replicas.smallest(dots) {
-                changes.credit(credited.replica, 1);
-            }
-            for dot in dots {
-                changes.fingerprint += context.liker(hash, *dot);
-            }
-        };
+        let mut count = |hash, dots: &Dots| changes.add_liker(context, hash, dots);
         if bucket.len() == likers.len() {
             likers.iter().for_each(|(who, dots)| count(who.hash, dots));
         } else {
