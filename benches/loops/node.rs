@@ -31,7 +31,10 @@ pub struct Node {
 impl Node {
     /// An empty node with the default configuration.
     pub fn new() -> Self {
-        let runtime = Builder::new_current_thread().build().expect("a runtime");
+        let runtime = Builder::new_current_thread()
+            .enable_time()
+            .build()
+            .expect("a runtime");
         let config = Config::default();
         let seams = EngineSeams {
             files: SimulatedDisk::new(1).files(),

@@ -173,7 +173,7 @@ impl Plot<'_> {
     }
 }
 
-/// Where names stand, from the top: near their lines' ends, none over another, none below the plot.
+/// Where names stand, from the top: near their lines' ends, none over another, none below the axis.
 fn apart(ends: &[(f64, f64, &str, &String)]) -> Vec<f64> {
     let mut places = Vec::new();
     let mut lowest = f64::MIN;
@@ -181,7 +181,7 @@ fn apart(ends: &[(f64, f64, &str, &String)]) -> Vec<f64> {
         lowest = at.max(lowest + NAME_HEIGHT);
         places.push(lowest);
     }
-    let mut highest = HEIGHT - NAME_HEIGHT / 2.0;
+    let mut highest = HEIGHT - BOTTOM;
     for place in places.iter_mut().rev() {
         *place = place.min(highest);
         highest = *place - NAME_HEIGHT;
@@ -268,7 +268,11 @@ mod tests {
             (0..12).map(|_| (HEIGHT - BOTTOM, 0.0, "", &name)).collect();
         let places = apart(&ends);
         assert!(places.is_sorted_by(|a, b| b - a >= NAME_HEIGHT - 1e-9));
-        assert!(places.iter().all(|place| (0.0..HEIGHT).contains(place)));
+        assert!(
+            places
+                .iter()
+                .all(|place| (0.0..=HEIGHT - BOTTOM).contains(place))
+        );
     }
 
     #[test]

@@ -4,6 +4,7 @@
 //! Adapters do not know each other, but [`tls`], which stands on [`tcp`]. [`power`] is no adapter: it is the one supply that the simulated
 //! disk and the store in memory hang on, so that both go dark at the same instant.
 
+pub mod allocator;
 pub mod chitchat_membership;
 pub mod fixed_membership;
 pub mod memory_store;

@@ -100,6 +100,7 @@ impl Replicas {
     }
 
     /// The dot to which a user with these dots is credited.
+    #[inline]
     pub fn smallest(&self, dots: &[Dot]) -> Option<Dot> {
         match dots {
             [] => None,

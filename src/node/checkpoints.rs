@@ -8,6 +8,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::Instant;
 
+use crate::adapters::allocator;
 use crate::counts::Counts;
 use crate::crdt::fingerprint::{Fingerprint, RANGES};
 use crate::crdt::ranges::RangeSet;
@@ -33,6 +34,8 @@ const LOOK_AGAIN_AFTER: Duration = Duration::from_secs(2);
 const MERGE_AGAIN_AFTER: Duration = Duration::from_secs(1);
 /// Jobs that wait; who asks for more waits with them.
 const JOBS_MAX: usize = 1;
+/// A checkpoint of so many bytes takes memory that is worth giving back.
+const MUCH_BYTES: usize = 1 << 20;
 
 enum Job {
     Merge(oneshot::Sender<Result<(), MergeError>>),
@@ -243,6 +246,9 @@ impl CheckpointWorker {
                     "checkpoint"
                 );
                 self.warnings.set_checkpoint(None);
+                if report.bytes >= MUCH_BYTES {
+                    allocator::give_back();
+                }
             }
             Err(error) => {
                 tracing::warn!(%error, "the checkpoint failed; the one before it stays");

@@ -6,6 +6,7 @@ use std::sync::Arc;
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
+use crate::adapters::allocator;
 use crate::adapters::chitchat_membership;
 use crate::adapters::sled_store;
 use crate::adapters::threads::{EXIT_CODE_PANIC, ThreadWorkers};
@@ -29,6 +30,7 @@ pub fn run(config: Config, folder: Folder) -> anyhow::Result<ExitCode> {
         );
     }
     end_on_panic();
+    allocator::share_arenas();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()?;

@@ -6,34 +6,18 @@ use hashbrown::hash_table::Entry;
 
 use super::Liker;
 use super::key::{Key, Long, Short, Who};
-use super::table::{Table, TableKey};
-use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
+use super::packed::{packed, unpacked};
+use super::shorts::{NoPage, Shorts};
+use super::table::Table;
+use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::fingerprint::UserHash;
+use crate::crdt::prefetch::prefetch;
 use crate::ids::UserId;
-use crate::limits::REPLICAS_MAX;
-
-/// A dot in eight bytes: number, then replica. Never zero, for numbers begin with 1.
-const REPLICA_BITS: u32 = 16;
-const _: () = assert!(REPLICAS_MAX <= 1 << REPLICA_BITS);
-
-fn packed(dots: &[Dot]) -> Option<u64> {
-    let [Dot { seq, replica }] = dots else {
-        return None;
-    };
-    let fits = (1..1 << (u64::BITS - REPLICA_BITS)).contains(seq) && replica.0 >> REPLICA_BITS == 0;
-    fits.then(|| seq << REPLICA_BITS | u64::from(replica.0))
-}
-
-fn unpacked(value: u64) -> Dots {
-    let replica = ReplicaIndex((value & ((1 << REPLICA_BITS) - 1)) as u32);
-    let seq = value >> REPLICA_BITS;
-    Dots::from_buf([Dot { seq, replica }])
-}
 
 /// See the module. Each user stands in one place only.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Bucket {
-    short: Table<Short>,
+    short: Shorts,
     others: Option<Box<Others>>,
     /// Whether it changed since it was last taken for a checkpoint.
     pub changed: bool,
@@ -41,8 +25,10 @@ pub(super) struct Bucket {
 
 #[derive(Debug, Clone, Default)]
 struct Others {
-    long: Table<Long>,
-    uuids: Table<Long>,
+    /// Users with short keys whose dots have no room beside the others'.
+    short: Table<Short, u64>,
+    long: Table<Long, u64>,
+    uuids: Table<Long, u64>,
     /// Users without a key, and those whose dots are not one that can be packed.
     whole: HashTable<Whole>,
 }
@@ -68,8 +54,7 @@ impl Bucket {
         short.sort_unstable_by_key(|(key, _)| *key);
         let mut bucket = Self::default();
         if short.is_sorted_by(|(a, _), (b, _)| a < b) {
-            let count = short.len();
-            bucket.short = Table::ordered(short.into_iter(), count);
+            bucket.set_short(&short);
             bucket.put_all(&others);
         }
         if bucket.len() != likers.len() {
@@ -80,6 +65,26 @@ impl Bucket {
         bucket
     }
 
+    /// Its users with short keys become these, which ascend.
+    fn set_short(&mut self, all: &[(Short, u64)]) {
+        let (short, rest) = Shorts::of(all);
+        self.short = short;
+        if !rest.is_empty() || self.others.is_some() {
+            let wide = Table::ordered(rest.iter().copied(), rest.len());
+            self.others.get_or_insert_default().short = wide;
+        }
+    }
+
+    /// Those with short keys, in order of the keys.
+    fn all_short(&self) -> Vec<(Short, u64)> {
+        let mut all: Vec<(Short, u64)> = self.short.iter().collect();
+        if let Some(others) = self.others.as_ref().filter(|it| it.short.len() > 0) {
+            all.extend(others.short.iter());
+            all.sort_unstable_by_key(|(key, _)| *key);
+        }
+        all
+    }
+
     fn put_all(&mut self, likers: &[(Who<'_>, &Dots)]) {
         for (who, dots) in likers {
             self.put(*who, dots);
@@ -88,7 +93,8 @@ impl Bucket {
 
     pub fn len(&self) -> usize {
         let others = self.others.iter();
-        let others = others.map(|it| it.long.len() + it.uuids.len() + it.whole.len());
+        let others =
+            others.map(|it| it.short.len() + it.long.len() + it.uuids.len() + it.whole.len());
         self.short.len() + others.sum::<usize>()
     }
 
@@ -129,7 +135,10 @@ impl Bucket {
 
     fn value(&self, key: Key) -> Option<u64> {
         match key {
-            Key::Short(key) => self.short.get(key),
+            Key::Short(key) => self
+                .short
+                .get(key)
+                .or_else(|| self.others.as_ref()?.short.get(key)),
             Key::Long(key) => self.others.as_ref()?.long.get(key),
             Key::Uuid(key) => self.others.as_ref()?.uuids.get(key),
         }
@@ -137,23 +146,40 @@ impl Bucket {
 
     fn put_value(&mut self, key: Key, value: u64) -> Option<u64> {
         match key {
-            Key::Short(key) => self.short.put(key, value),
+            Key::Short(key) => self.put_short(key, value),
             Key::Long(key) => self.others.get_or_insert_default().long.put(key, value),
             Key::Uuid(key) => self.others.get_or_insert_default().uuids.put(key, value),
         }
     }
 
+    /// In one of the two tables, and in that one only.
+    fn put_short(&mut self, key: Short, value: u64) -> Option<u64> {
+        let (others, narrow) = (&mut self.others, self.short.put(key, value));
+        let wide = others.as_mut().filter(|it| it.short.len() > 0);
+        match narrow {
+            Ok(old) => old.or_else(|| wide?.short.remove(key)),
+            Err(NoPage) => {
+                let old = self.short.remove(key);
+                let wide = others.get_or_insert_default();
+                wide.short.put(key, value).or(old)
+            }
+        }
+    }
+
     fn remove_value(&mut self, key: Key) -> Option<u64> {
         match key {
-            Key::Short(key) => self.short.remove(key),
+            Key::Short(key) => self
+                .short
+                .remove(key)
+                .or_else(|| self.others.as_mut()?.short.remove(key)),
             Key::Long(key) => self.others.as_mut()?.long.remove(key),
             Key::Uuid(key) => self.others.as_mut()?.uuids.remove(key),
         }
     }
 
-    /// Asks for the memory of what a search looks at first.
+    /// Asks for the memory of the bucket itself.
     pub fn prefetch_head(&self) {
-        self.short.prefetch_head();
+        prefetch(&self.changed);
     }
 
     /// Asks for the memory in which a search for the user begins. That of the bucket itself has been asked for.
@@ -184,42 +210,51 @@ impl Bucket {
 
     pub fn iter(&self) -> impl Iterator<Item = Liker> {
         let others = self.others.iter().flat_map(|it| {
-            let long = compact(&it.long, Key::Long);
-            let uuids = compact(&it.uuids, Key::Uuid);
+            let short = compact(it.short.iter(), Key::Short);
+            let long = compact(it.long.iter(), Key::Long);
+            let uuids = compact(it.uuids.iter(), Key::Uuid);
             let whole = it.whole.iter();
             let whole = whole.map(|one| Liker::new(one.user.clone(), one.dots.clone()));
-            long.chain(uuids).chain(whole)
+            short.chain(long).chain(uuids).chain(whole)
         });
-        compact(&self.short, Key::Short).chain(others)
+        compact(self.short.iter(), Key::Short).chain(others)
     }
 
     /// Takes out those whose hash is `at` or more.
     pub fn split(&mut self, at: u64) -> Self {
         let is_above = |key: Key| order_of(key) >= at;
-        let short = self.short.extract(|key| is_above(Key::Short(key)));
+        let short = self.all_short();
+        let short = short.into_iter();
+        let (above, below): (Vec<_>, Vec<_>) =
+            short.partition(|(key, _)| is_above(Key::Short(*key)));
+        self.set_short(&below);
         let others = self.others.as_mut().map(|it| {
             let mut whole = HashTable::new();
             for one in it.whole.extract_if(|one| one.hash >= at) {
                 whole.insert_unique(table_hash(one.hash), one, |one| table_hash(one.hash));
             }
             Box::new(Others {
+                short: Table::default(),
                 long: it.long.extract(|key| is_above(Key::Long(key))),
                 uuids: it.uuids.extract(|key| is_above(Key::Uuid(key))),
                 whole,
             })
         });
         self.changed = true;
-        Self {
-            short,
+        let mut upper = Self {
+            short: Shorts::default(),
             others,
             changed: true,
-        }
+        };
+        upper.set_short(&above);
+        upper
     }
 
     /// Whether every liker stands where they are looked for, and has a hash in the range.
     pub fn is_placed(&self, (from, to): (u64, u64)) -> bool {
         let others = self.others.iter();
-        let mut tables = others.map(|it| it.long.is_ordered() && it.uuids.is_ordered());
+        let mut tables =
+            others.map(|it| it.short.is_ordered() && it.long.is_ordered() && it.uuids.is_ordered());
         self.short.is_ordered()
             && tables.all(|is_ordered| is_ordered)
             && self.iter().all(|liker| {
@@ -231,8 +266,10 @@ impl Bucket {
     }
 }
 
-fn compact<K: TableKey>(table: &Table<K>, kind: fn(K) -> Key) -> impl Iterator<Item = Liker> {
-    let likers = table.iter();
+fn compact<K>(
+    likers: impl Iterator<Item = (K, u64)>,
+    kind: fn(K) -> Key,
+) -> impl Iterator<Item = Liker> {
     likers.map(move |(key, value)| Liker::new(kind(key).user(), unpacked(value)))
 }
 

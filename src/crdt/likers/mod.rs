@@ -5,6 +5,8 @@
 
 mod bucket;
 mod key;
+mod packed;
+mod shorts;
 mod table;
 
 use bucket::Bucket;
@@ -352,9 +354,10 @@ mod tests {
         }
     }
 
-    /// Now and then more than fits into a compact entry.
+    /// Now and then more than fits into a compact entry, or of another page.
     fn seq() -> impl Strategy<Value = u64> {
-        prop_oneof![9 => 1u64..9, 1 => (1u64 << 48)..(1 << 48) + 2]
+        let other_page = (1u64..40, 0u64..3).prop_map(|(page, place)| (page << 28) + place);
+        prop_oneof![8 => 1u64..9, 1 => (1u64 << 48)..(1 << 48) + 2, 1 => other_page]
     }
 
     proptest! {
@@ -441,6 +444,47 @@ mod tests {
             prop_assert_eq!(listed(&set), listed(&one_by_one));
             prop_assert_eq!(changes.fingerprint, wanted.fingerprint);
             prop_assert_eq!(changes.likers(), wanted.likers());
+        }
+    }
+
+    proptest! {
+        /// Enough users of one kind for short dots, and pages that become more, sometimes more than there is room for.
+        #[test]
+        fn many_users_and_pages_equal_a_map(
+            pace in 5u64..100,
+            raw in prop::collection::vec((0usize..250, 0u64..40, 0u32..2, 0u8..5), 0..900),
+        ) {
+            let replicas = replicas();
+            let context = context(&replicas);
+            let mut set = Likers::new(0, u64::MAX);
+            let mut map: BTreeMap<UserId, Dots> = BTreeMap::new();
+            let mut changes = Changes::default();
+            for (seq, (number, page, replica, chance)) in (1u64..).zip(raw) {
+                let user = UserId::new(&format!("u{number}")).expect("valid");
+                let mut dots = Dots::new();
+                if chance > 0 {
+                    dots.push(dot(replica, (page % (1 + seq / pace)) << 28 | seq));
+                    map.insert(user.clone(), dots.clone());
+                } else {
+                    map.remove(&user);
+                }
+                set.set(context, Who::of(&user), &dots, &mut changes);
+                prop_assert_eq!(set.dots(Who::of(&user)), dots);
+                prop_assert_eq!(set.len(), map.len());
+            }
+            let listed = |set: &Likers| -> BTreeMap<UserId, Dots> {
+                set.iter().map(|liker| (liker.user, liker.dots)).collect()
+            };
+            prop_assert!(set.is_placed());
+            prop_assert_eq!(&listed(&set), &map);
+            set.begin_bucket(1 << 63);
+            prop_assert!(set.is_placed());
+            prop_assert_eq!(&listed(&set), &map);
+            let all: Vec<(UserId, Dots)> = map.clone().into_iter().collect();
+            let mut part = Likers::new(0, u64::MAX);
+            part.put_part(Part::of(context, (0, u64::MAX), &all, &mut changes));
+            prop_assert!(part.is_placed());
+            prop_assert_eq!(&listed(&part), &map);
         }
     }
 

@@ -26,11 +26,35 @@ impl TableKey for [u64; 2] {
     }
 }
 
+/// What a key has.
+pub(super) trait TableValue: Copy + Eq + std::fmt::Debug {
+    const ZERO: Self;
+}
+
+impl TableValue for u64 {
+    const ZERO: Self = 0;
+}
+
+impl TableValue for u32 {
+    const ZERO: Self = 0;
+}
+
+/// Not aligned to eight bytes, of which a short value would take four more. Fields are copied, never borrowed.
 #[derive(Debug, Clone, Copy)]
-struct Slot<K> {
+#[repr(C, packed(4))]
+struct Slot<K, V> {
     key: K,
     /// Zero where the slot is empty.
-    value: u64,
+    value: V,
+}
+
+const _: () = assert!(size_of::<Slot<u64, u32>>() == 12);
+
+impl<K, V: TableValue> Slot<K, V> {
+    fn is_taken(&self) -> bool {
+        let value = self.value;
+        value != V::ZERO
+    }
 }
 
 /// Up to so many keys stand side by side, without gaps.
@@ -42,14 +66,14 @@ const SPILL: usize = 12;
 ///
 /// Keys ascend from slot to slot. No key stands before its home, and no slot between its home and itself is empty.
 #[derive(Debug, Clone)]
-pub(super) struct Table<K> {
-    slots: Box<[Slot<K>]>,
+pub(super) struct Table<K: Copy, V: Copy> {
+    slots: Box<[Slot<K, V>]>,
     /// Slots that are homes; the others are behind them.
     homes: u32,
     len: u32,
 }
 
-impl<K> Default for Table<K> {
+impl<K: Copy, V: Copy> Default for Table<K, V> {
     fn default() -> Self {
         Self {
             slots: Box::default(),
@@ -59,12 +83,12 @@ impl<K> Default for Table<K> {
     }
 }
 
-impl<K: TableKey> Table<K> {
+impl<K: TableKey, V: TableValue> Table<K, V> {
     pub fn len(&self) -> usize {
         self.len as usize
     }
 
-    pub fn get(&self, key: K) -> Option<u64> {
+    pub fn get(&self, key: K) -> Option<V> {
         let at = self.find(key).ok()?;
         Some(self.slots[at].value)
     }
@@ -76,23 +100,22 @@ impl<K: TableKey> Table<K> {
         }
     }
 
-    /// Asks for the memory of what a search looks at first.
-    pub fn prefetch_head(&self) {
-        prefetch(&self.homes);
-    }
-
     /// Returns the value that the key had.
-    pub fn put(&mut self, key: K, value: u64) -> Option<u64> {
-        assert_ne!(value, 0, "zero is no value");
+    pub fn put(&mut self, key: K, value: V) -> Option<V> {
+        assert_ne!(value, V::ZERO, "zero is no value");
         match self.find(key) {
-            Ok(at) => Some(std::mem::replace(&mut self.slots[at].value, value)),
+            Ok(at) => {
+                let old = self.slots[at].value;
+                self.slots[at].value = value;
+                Some(old)
+            }
             Err(_) if self.is_full() => {
                 self.resize(self.len() + 1);
                 self.put(key, value)
             }
             Err(at) => {
                 let rest = self.slots[at..].iter();
-                let gap = at + rest.take_while(|slot| slot.value != 0).count();
+                let gap = at + rest.take_while(|slot| slot.is_taken()).count();
                 if gap == self.slots.len() {
                     // Keys crowd at the end.
                     self.resize(self.len() + 1);
@@ -106,15 +129,15 @@ impl<K: TableKey> Table<K> {
         }
     }
 
-    pub fn remove(&mut self, key: K) -> Option<u64> {
+    pub fn remove(&mut self, key: K) -> Option<V> {
         let at = self.find(key).ok()?;
         let removed = self.slots[at].value;
         let rest = self.slots[at + 1..].iter().zip(at + 1..);
         let moved = rest
-            .take_while(|(slot, place)| slot.value != 0 && self.home(slot.key) < *place)
+            .take_while(|(slot, place)| slot.is_taken() && self.home(slot.key) < *place)
             .count();
         self.slots.copy_within(at + 1..at + 1 + moved, at);
-        self.slots[at + moved].value = 0;
+        self.slots[at + moved].value = V::ZERO;
         self.len -= 1;
         if self.len() < self.slots.len() / 3 {
             self.resize(self.len());
@@ -123,8 +146,8 @@ impl<K: TableKey> Table<K> {
     }
 
     /// In order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (K, u64)> {
-        let taken = self.slots.iter().filter(|slot| slot.value != 0);
+    pub fn iter(&self) -> impl Iterator<Item = (K, V)> {
+        let taken = self.slots.iter().filter(|slot| slot.is_taken());
         taken.map(|slot| (slot.key, slot.value))
     }
 
@@ -142,12 +165,12 @@ impl<K: TableKey> Table<K> {
         let rest = &self.slots[home.min(self.slots.len())..];
         let passed = rest
             .iter()
-            .position(|slot| slot.value == 0 || slot.key >= key);
+            .position(|slot| !slot.is_taken() || { slot.key } >= key);
         let Some(passed) = passed else {
             return Err(self.slots.len());
         };
         let slot = &rest[passed];
-        match slot.value != 0 && slot.key == key {
+        match slot.is_taken() && { slot.key } == key {
             true => Ok(home + passed),
             false => Err(home + passed),
         }
@@ -157,7 +180,8 @@ impl<K: TableKey> Table<K> {
         place(key, self.homes)
     }
 
-    fn is_full(&self) -> bool {
+    /// Whether it grows when another key is put in.
+    pub fn is_full(&self) -> bool {
         let len = self.len();
         match self.homes {
             1 => len == self.slots.len(),
@@ -170,7 +194,7 @@ impl<K: TableKey> Table<K> {
     }
 
     /// A table of keys that ascend, with room for so many, which are no fewer.
-    pub fn ordered(all: impl Iterator<Item = (K, u64)>, keys: usize) -> Self {
+    pub fn ordered(all: impl Iterator<Item = (K, V)>, keys: usize) -> Self {
         if keys == 0 {
             return Self::default();
         }
@@ -183,7 +207,7 @@ impl<K: TableKey> Table<K> {
         };
         let empty = Slot {
             key: K::ZERO,
-            value: 0,
+            value: V::ZERO,
         };
         let mut slots = vec![empty; wanted];
         let (mut len, mut next) = (0, 0);
@@ -259,7 +283,7 @@ mod tests {
 
     #[test]
     fn a_table_is_as_large_as_it_needs_to_be() {
-        let mut table: Table<u64> = Table::default();
+        let mut table: Table<u64, u64> = Table::default();
         let keys =
             |count: u64| (1..=count).map(|number| number.wrapping_mul(0x9e37_79b9_7f4a_7c15));
         for key in keys(1_000) {
