@@ -618,31 +618,19 @@ async fn a_log_of_another_owner_or_of_a_newer_format_is_refused() {
         files: bench.disk.files(),
         randomness: Arc::new(SeededRandomness::new(1)),
     };
+    let opened_by = |owner| {
+        let visit = |_: Record| Ok(());
+        open(seams(), options(), owner, None, Position::START, visit)
+    };
     let mut other = identity();
     other.cluster = ClusterId::new("other").expect("valid");
-    let refused = open(
-        seams(),
-        options(),
-        other,
-        None,
-        Position::START,
-        |_: Record| Ok(()),
-    )
-    .await;
+    let refused = opened_by(other).await;
     assert!(
         matches!(refused.err(), Some(OpenError::OtherCluster { found, .. }) if found == "test")
     );
     let mut other = identity();
     other.region = Region::new("us").expect("valid");
-    let refused = open(
-        seams(),
-        options(),
-        other,
-        None,
-        Position::START,
-        |_: Record| Ok(()),
-    )
-    .await;
+    let refused = opened_by(other).await;
     assert!(
         matches!(refused.err(), Some(OpenError::OtherRegion { found, .. }) if found == "eu-west")
     );

@@ -345,11 +345,11 @@ async fn builds_without_a_version_in_common_say_so() {
     assert_eq!((eu.count("us"), us.count("eu")), (0, 0));
 }
 
-/// A machine whose log has an event that older builds do not know, and what its process left there.
-async fn with_a_retirement(region: &'static str, seed: u64) -> Machine {
+/// A machine whose process has ended, with an event in its log that older builds do not know.
+async fn with_a_retirement(seed: u64) -> Machine {
     let gone = Machine::new("sa", seed).start().await;
     gone.like("p", "ann").await;
-    let machine = Machine::new(region, seed + 1);
+    let machine = Machine::new("eu", seed + 1);
     let node = machine.start().await;
     assert!(node.pull(&gone).await);
     let retired = BTreeSet::from([gone.engine.own()]);
@@ -360,7 +360,7 @@ async fn with_a_retirement(region: &'static str, seed: u64) -> Machine {
 
 #[tokio::test]
 async fn a_downgrade_over_events_of_a_newer_kind_is_refused() {
-    let mut machine = with_a_retirement("eu", 7).await;
+    let mut machine = with_a_retirement(7).await;
     machine.dialect = older();
     let refused = machine.try_start().await.err().expect("refused");
     let told = likewise::causes::told(&refused);
@@ -388,7 +388,7 @@ async fn log_of(machine: &Machine) -> Vec<(String, Bytes)> {
 
 #[tokio::test]
 async fn a_log_with_an_event_that_a_build_does_not_know_is_left_alone() {
-    let mut machine = with_a_retirement("eu", 9).await;
+    let mut machine = with_a_retirement(9).await;
     // What follows the last record is mended by a start that succeeds.
     let (name, _) = log_of(&machine).await.pop().expect("a segment");
     let (files, path) = (machine.disk.files(), format!("log/{name}"));

@@ -1,7 +1,7 @@
 //! The allocator of the system, told what it cannot know: that threads may share, and when much has become free.
 
-/// Cores that share an arena of glibc's allocator. By itself it takes eight arenas a core, one for each thread, and what one
-/// thread gives back no other takes: a node with ten million likers needs a fifth more memory so.
+/// Cores that share an arena of glibc's allocator. By itself it takes up to eight arenas a core, and what is free in one serves
+/// no thread of another: a node with millions of likers needs a tenth more memory so.
 #[cfg(all(target_os = "linux", target_env = "gnu"))]
 const CORES_AN_ARENA: usize = 4;
 

@@ -73,6 +73,7 @@ pub async fn open(
     let start = starting_segment(&found, replay_from)?;
     let mut replay = Replay::new(replay_from.unwrap_or_default(), visitor);
     let last = replay.run(&found, start).await?;
+    replay.end()?;
     let judged = judge(&found, last, &replay, must_reach).await?;
     let repaired = repair(&seams, &options, &found, last, &replay, &judged).await?;
     let (kept, unusable) = kept_segments(&found, start, last);

@@ -82,8 +82,12 @@ impl<V: Visitor> Replay<V> {
             }
             at += 1;
         }
-        self.visitor.end()?;
         Ok(at)
+    }
+
+    /// No more records come.
+    pub(super) fn end(&mut self) -> Result<(), OpenError> {
+        Ok(self.visitor.end()?)
     }
 
     fn run_segment(&mut self, segment: &Segment, bytes: &Bytes) -> Result<(), OpenError> {

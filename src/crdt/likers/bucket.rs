@@ -75,16 +75,6 @@ impl Bucket {
         }
     }
 
-    /// Those with short keys, in order of the keys.
-    fn all_short(&self) -> Vec<(Short, u64)> {
-        let mut all: Vec<(Short, u64)> = self.short.iter().collect();
-        if let Some(others) = self.others.as_ref().filter(|it| it.short.len() > 0) {
-            all.extend(others.short.iter());
-            all.sort_unstable_by_key(|(key, _)| *key);
-        }
-        all
-    }
-
     fn put_all(&mut self, likers: &[(Who<'_>, &Dots)]) {
         for (who, dots) in likers {
             self.put(*who, dots);
@@ -223,10 +213,14 @@ impl Bucket {
     /// Takes out those whose hash is `at` or more.
     pub fn split(&mut self, at: u64) -> Self {
         let is_above = |key: Key| order_of(key) >= at;
-        let short = self.all_short();
-        let short = short.into_iter();
-        let (above, below): (Vec<_>, Vec<_>) =
+        let wide = self.others.iter().flat_map(|it| it.short.iter());
+        let short = self.short.iter().chain(wide);
+        let (mut above, mut below): (Vec<_>, Vec<_>) =
             short.partition(|(key, _)| is_above(Key::Short(*key)));
+        // Who stands beside the others comes behind them.
+        for part in [&mut above, &mut below] {
+            part.sort_unstable_by_key(|(key, _)| *key);
+        }
         self.set_short(&below);
         let others = self.others.as_mut().map(|it| {
             let mut whole = HashTable::new();
