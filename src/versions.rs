@@ -9,7 +9,7 @@ pub const BLOCK_FORMAT: u8 = 2;
 /// Tokens, like ids and page tokens.
 pub const TOKEN_FORMAT: u8 = 1;
 /// Records of a checkpoint.
-pub const CHECKPOINT_FORMAT: u8 = 2;
+pub const CHECKPOINT_FORMAT: u8 = 3;
 /// Oldest protocol between peers that this build speaks.
 pub const PROTOCOL_MIN: u32 = 1;
 /// Newest protocol between peers that this build speaks.

@@ -10,7 +10,8 @@ use std::time::Duration;
 
 use likewise::adapters::power::{CutPoint, Moment};
 use likewise::adapters::simulated_disk::Operation;
-use likewise::crdt::fingerprint::{PostHash, UserHash};
+use likewise::crdt::fingerprint::PostHash;
+use likewise::crdt::user_key::UserHash;
 use likewise::engine::checkpoint::CheckpointError;
 use likewise::engine::command::{Command, Write};
 use likewise::engine::commit::Refused;

@@ -9,7 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use likewise::client::{Client, Read};
 use likewise::codec::text::encode_page_token;
-use likewise::crdt::fingerprint::UserHash;
+use likewise::crdt::user_key::UserHash;
 use likewise::engine::Serving;
 use likewise::ids::UserId;
 use likewise::log::{LogOptions, Position};

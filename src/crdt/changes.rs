@@ -4,7 +4,8 @@
 use smallvec::SmallVec;
 
 use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
-use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, UserHash};
+use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash};
+use crate::crdt::user_key::UserHash;
 
 /// What is needed to name the entries of one post.
 #[derive(Clone, Copy)]
@@ -48,6 +49,7 @@ impl Changes {
     }
 
     /// A user has come to like the post, with these dots.
+    #[inline]
     pub(super) fn add_liker(&mut self, context: PostContext<'_>, user: UserHash, dots: &[Dot]) {
         if let Some(credited) = context.replicas.smallest(dots) {
             self.credit(credited.replica, 1);

@@ -8,8 +8,9 @@ use std::collections::HashMap;
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::frontier::Frontier;
-use crate::crdt::likers::{Likers, Who};
+use crate::crdt::likers::Likers;
 use crate::crdt::orphan_removals::OrphanRemovals;
+use crate::crdt::user_key::Who;
 use crate::crdt::version_vector::VersionVector;
 use crate::ids::{PostId, UserId};
 
@@ -49,13 +50,13 @@ pub fn apply(
     changes: &mut Changes,
 ) {
     let Target { post, who } = target;
-    let place = likers.place_of(who);
-    let live = likers.dots_at(place, who);
+    let mut place = likers.place_of(who);
+    let live = likers.dots_at(&mut place, who);
     let mut dots = live.clone();
     dots.retain(|dot| !named.contains(dot));
     for dot in named {
         if !knowledge.covers(*dot) && knowledge.orphans.insert(*dot, post, who.user) {
-            changes.fingerprint += context.orphan_removal(who.hash, *dot);
+            changes.fingerprint += context.orphan_removal(who.hash(), *dot);
         }
     }
     let own = own.filter(|dot| !dots.contains(dot));

@@ -16,4 +16,5 @@ pub mod orphan_removals;
 pub mod pn_counter;
 mod prefetch;
 pub mod ranges;
+pub mod user_key;
 pub mod version_vector;

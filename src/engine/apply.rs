@@ -7,10 +7,11 @@ use parking_lot::MutexGuard;
 
 use crate::crdt::changes::PostContext;
 use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
-use crate::crdt::fingerprint::{Fingerprint, PostHash, UserHash};
+use crate::crdt::fingerprint::{Fingerprint, PostHash};
 use crate::crdt::frontier::{Frontier, ShortForm};
 use crate::crdt::likers::Likers;
 use crate::crdt::orphan_removals::OrphanRemoval;
+use crate::crdt::user_key::UserHash;
 use crate::engine::Engine;
 use crate::engine::post::{Post, range_of_shard, shard_of_hash};
 use crate::engine::shard::Shard;

@@ -2,7 +2,7 @@
 
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dot, Dots};
-use crate::crdt::likers::Who;
+use crate::crdt::user_key::Who;
 use crate::engine::Engine;
 use crate::ids::{PostId, Replica, UserId};
 
@@ -15,7 +15,7 @@ impl Engine {
         let dots: Dots = dots.collect();
         let replicas = self.replicas.all();
         let context = self.context(&post, &replicas);
-        let mut shard = self.shards[post.shard_of(who.hash, self.shards.len())].lock();
+        let mut shard = self.shards[post.shard_of(who.order(), self.shards.len())].lock();
         let likers = shard.likers_mut(&post);
         likers.set(context, who, &dots, &mut Changes::default());
     }

@@ -10,7 +10,8 @@ use std::sync::atomic::Ordering;
 
 use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::figures::Figures;
-use crate::crdt::fingerprint::{Fingerprint, UserHash};
+use crate::crdt::fingerprint::Fingerprint;
+use crate::crdt::user_key::UserHash;
 use crate::engine::post::Post;
 use crate::engine::scrub::sum_of_figures;
 use crate::engine::{Engine, Settlement};

@@ -10,7 +10,8 @@ use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Event};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::Fingerprint;
-use crate::crdt::likers::Who;
+use crate::crdt::likers::Likers;
+use crate::crdt::user_key::Who;
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::commit::Slot;
@@ -41,12 +42,14 @@ pub(super) struct Group<'a> {
     /// By this node's clock, which is read once for all.
     time_ms: u64,
     section: Section,
-    done: Vec<(usize, Done)>,
+    /// Of all commands of the write.
+    done: &'a mut [Option<Done>],
 }
 
 /// Commands of one post, being applied under the lock of its figures.
 struct Run<'a> {
     post: &'a Arc<Post>,
+    context: PostContext<'a>,
     /// The post's place in the section.
     place: u32,
     /// The own replica's increments. The figures follow at the end, or were drawn before: what lies between is
@@ -61,7 +64,7 @@ impl<'a> Group<'a> {
         replicas: &'a Replicas,
         slot: Option<&'a Slot>,
         durable: (ReplicaIndex, u64),
-        (events, items): (u64, usize),
+        (events, done): (u64, &'a mut [Option<Done>]),
     ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
         Self {
@@ -75,7 +78,7 @@ impl<'a> Group<'a> {
                 local: Vec::with_capacity(events as usize),
                 ..Section::default()
             },
-            done: Vec::with_capacity(items),
+            done,
         }
     }
 
@@ -88,6 +91,7 @@ impl<'a> Group<'a> {
     ) {
         let post = prepared[items[0]].post;
         let time_ms = self.time_ms;
+        let mut likers = RunLikers::Unchanged(Some(shard));
         let mut own_lock: Option<MutexGuard<'_, Figures>> = None;
         let mut of_run = match wide.of(post) {
             Some(of_run) => of_run,
@@ -95,6 +99,7 @@ impl<'a> Group<'a> {
         };
         let mut run = Run {
             post,
+            context: self.engine.context(post, self.replicas),
             place: self.section.posts.len() as u32,
             increments: of_run.increments(self.durable.0),
             changes: Changes::default(),
@@ -103,9 +108,11 @@ impl<'a> Group<'a> {
         for (at, planned) in items.iter().zip(planned) {
             let item = &prepared[*at];
             let (action, done) = match (item.command, item.user) {
-                (Command::Like { .. }, Some(who)) => self.like(shard, &mut run, who, *planned),
+                (Command::Like { .. }, Some(who)) => {
+                    self.like(&mut likers, &mut run, who, *planned)
+                }
                 (Command::Unlike { .. }, Some(who)) => {
-                    self.unlike(shard, &mut run, who, &item.named)
+                    self.unlike(&mut likers, &mut run, who, &item.named)
                 }
                 _ => self.add(of_run.held(), &mut run, item.command),
             };
@@ -113,15 +120,18 @@ impl<'a> Group<'a> {
                 self.section.local.push(Event { time_ms, action });
                 self.next_seq += 1;
             }
-            self.done.push((*at, done));
+            self.done[*at] = Some(done);
         }
         if self.section.local.len() == before {
             return;
         }
         self.engine.directory.keep(post);
         self.section.posts.push(post.clone());
-        let mut changes = run.changes;
-        let context = self.context(post);
+        let Run {
+            context,
+            mut changes,
+            ..
+        } = run;
         let figures = match of_run {
             OfRun::Held(figures) => {
                 // A replica that has made no like has no entry.
@@ -150,10 +160,6 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn context(&self, post: &Post) -> PostContext<'a> {
-        self.engine.context(post, self.replicas)
-    }
-
     fn next_dot(&self) -> Dot {
         let slot = self.slot.expect("a command with an effect has a slot");
         Dot {
@@ -164,13 +170,13 @@ impl<'a> Group<'a> {
 
     fn like(
         &mut self,
-        shard: &mut Shard,
+        likers: &mut RunLikers<'_>,
         run: &mut Run<'_>,
         who: Who<'_>,
         planned: Planned,
     ) -> (Option<Action>, Done) {
         if !planned.makes {
-            let live = shard.dots(run.post, who);
+            let live = likers.dots(run.post, who);
             if self.engine.absorbs(&live, self.durable) {
                 let done = Done {
                     outcome: Outcome::LikedAgain,
@@ -181,9 +187,9 @@ impl<'a> Group<'a> {
             }
         }
         let dot = self.next_dot();
-        let context = self.context(run.post);
-        let likers = shard.likers_mut(run.post);
-        let replaced = likers.set_at(planned.place, context, who, &[dot], &mut run.changes);
+        let likers = likers.for_change(run.post);
+        let (context, changes) = (run.context, &mut run.changes);
+        let replaced = likers.set_at(planned.place, context, who, &[dot], changes);
         self.remember_orphans(run, who, &replaced);
         run.increments += 1;
         let outcome = match replaced.is_empty() {
@@ -206,7 +212,7 @@ impl<'a> Group<'a> {
 
     fn unlike(
         &mut self,
-        shard: &mut Shard,
+        likers: &mut RunLikers<'_>,
         run: &mut Run<'_>,
         who: Who<'_>,
         named: &[Dot],
@@ -224,7 +230,7 @@ impl<'a> Group<'a> {
                 },
             )
         };
-        let live = shard.dots(post, who);
+        let live = likers.dots(post, who);
         let Some(unseen) = self.unseen(post, who.user, &live, named) else {
             return refused(Outcome::OrphanRemovalsFull);
         };
@@ -234,10 +240,8 @@ impl<'a> Group<'a> {
         let mut removed = live.clone();
         removed.extend(unseen);
         if !live.is_empty() {
-            let context = self.context(post);
-            shard
-                .likers_mut(post)
-                .set(context, who, &[], &mut run.changes);
+            let likers = likers.for_change(post);
+            likers.set(run.context, who, &[], &mut run.changes);
         }
         self.remember_orphans(run, who, &removed);
         let outcome = match live.is_empty() {
@@ -305,7 +309,7 @@ impl<'a> Group<'a> {
                 .further
                 .extend(ranges.map(|range| (range, *dot)));
             if orphans.known_mut().insert(*dot, &run.post.id, who.user) {
-                run.changes.fingerprint += self.context(run.post).orphan_removal(who.hash, *dot);
+                run.changes.fingerprint += run.context.orphan_removal(who.hash(), *dot);
             }
         }
     }
@@ -330,8 +334,7 @@ impl<'a> Group<'a> {
             done.outcome = Outcome::BeyondBound;
             return (None, done);
         };
-        let context = self.context(run.post);
-        run.changes.fingerprint += figures.merge_counter(context, counter, entry);
+        run.changes.fingerprint += figures.merge_counter(run.context, counter, entry);
         let place = self.section.counters.len() as u32;
         self.section.counters.push(counter.clone());
         let action = Action::Add {
@@ -348,24 +351,21 @@ impl<'a> Group<'a> {
         mut self,
         events: u64,
         request: Option<(&RequestId, u64)>,
-        items: usize,
-    ) -> (Section, Vec<(usize, Done)>) {
+        here: &[usize],
+    ) -> Section {
         let time_ms = self.time_ms;
         while (self.section.local.len() as u64) < events {
             let action = Action::Empty;
             self.section.local.push(Event { time_ms, action });
         }
         if let Some((id, digest)) = request {
-            let numbered = self
-                .done
-                .iter()
-                .map(|(at, done)| (*at as u32, done.clone()));
+            let done = |at: &usize| Some((*at as u32, self.done[*at].clone()?));
             self.section.requests.push(RequestRecord {
                 id: id.clone(),
                 digest,
                 at_ms: time_ms,
-                items: items as u32,
-                done: numbered.collect(),
+                items: self.done.len() as u32,
+                done: here.iter().filter_map(done).collect(),
             });
         }
         if let Some(slot) = self.slot.filter(|_| events > 0) {
@@ -377,7 +377,35 @@ impl<'a> Group<'a> {
                 self.section.predecessors = Some(self.engine.begin_own(slot.replica));
             }
         }
-        (self.section, self.done)
+        self.section
+    }
+}
+
+/// The likers of a run's post. They are looked for once, and only where one of them changes.
+enum RunLikers<'a> {
+    Unchanged(Option<&'a mut Shard>),
+    Changed(&'a mut Likers),
+}
+
+impl<'a> RunLikers<'a> {
+    fn dots(&self, post: &Post, who: Who<'_>) -> Dots {
+        match self {
+            Self::Unchanged(shard) => shard
+                .as_ref()
+                .map_or_else(Dots::new, |shard| shard.dots(post, who)),
+            Self::Changed(likers) => likers.dots(who),
+        }
+    }
+
+    fn for_change(&mut self, post: &Arc<Post>) -> &mut Likers {
+        if let Self::Unchanged(shard) = self {
+            let shard = shard.take().expect("taken once, and changed then");
+            *self = Self::Changed(shard.likers_mut(post));
+        }
+        match self {
+            Self::Changed(likers) => likers,
+            Self::Unchanged(_) => unreachable!("changed above"),
+        }
     }
 }
 

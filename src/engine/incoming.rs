@@ -5,9 +5,9 @@ use std::sync::Arc;
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Event};
-use crate::crdt::likers::Who;
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::pn_counter::CounterEntry;
+use crate::crdt::user_key::Who;
 use crate::engine::Engine;
 use crate::engine::apply::LockedShards;
 use crate::engine::orphans::Orphans;
@@ -46,7 +46,7 @@ impl<'a> Incoming<'a> {
 
     /// The shard of so many that the event's likers are in now.
     pub fn shard(&self, shards: usize) -> Option<usize> {
-        Some(self.post?.shard_of(self.who?.hash, shards))
+        Some(self.post?.shard_of(self.who?.order(), shards))
     }
 
     fn is_of_post_of(&self, other: &Self) -> bool {
@@ -161,7 +161,7 @@ impl<'a> Applier<'a, '_> {
                     post: &post.id,
                     who,
                 };
-                let shard = post.shard_of(who.hash, self.engine.shards.len());
+                let shard = post.shard_of(who.order(), self.engine.shards.len());
                 let likers = self.shards.get(shard).likers_mut(post);
                 if !named.is_empty() {
                     let live = likers.dots(who);

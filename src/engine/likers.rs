@@ -7,8 +7,8 @@
 
 use std::sync::Arc;
 
-use crate::crdt::fingerprint::UserHash;
 use crate::crdt::likers::Liker;
+use crate::crdt::user_key::UserHash;
 use crate::engine::Engine;
 use crate::engine::post::{Post, shard_of_hash};
 use crate::ids::{PostId, UserId};

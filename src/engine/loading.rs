@@ -12,7 +12,8 @@ use crate::crdt::changes::Changes;
 use crate::crdt::dot::Replicas;
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::RangeSums;
-use crate::crdt::likers::{Part, Who};
+use crate::crdt::likers::Part;
+use crate::crdt::user_key::Who;
 use crate::engine::Engine;
 use crate::engine::post::{Post, shard_of_hash};
 use crate::engine::recovery::{RecoveryError, bad_row};
@@ -206,8 +207,8 @@ impl Engine {
         // There were fewer shards when the row was written. Their buckets are not those of the checkpoint.
         for (user, dots) in &likers {
             let who = Who::of(user);
-            if (from..=to).contains(&who.hash.order()) {
-                let mut shard = self.shards[post.shard_of(who.hash, shards)].lock();
+            if (from..=to).contains(&who.order()) {
+                let mut shard = self.shards[post.shard_of(who.order(), shards)].lock();
                 let likers = shard.likers_mut(post);
                 likers.set(context, who, dots, &mut changes);
             }

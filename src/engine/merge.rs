@@ -14,11 +14,10 @@ use std::sync::atomic::Ordering;
 use crate::codec::DecodeError;
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::{Dots, ReplicaIndex};
-use crate::crdt::fingerprint::UserHash;
-use crate::crdt::likers::Who;
 use crate::crdt::merge::{self, Knowledge, Other, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::ranges::RangeSet;
+use crate::crdt::user_key::{UserHash, Who};
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::checkpoint::{CheckpointError, Checkpointer};
 use crate::engine::commit::{Demand, OutcomeUnknown, Refused};
@@ -205,7 +204,7 @@ impl Engine {
                 who: Who::of(&orphan.user),
             };
             let mut shards = self.lock_some(|_| true);
-            let index = post.shard_of(target.who.hash, self.shards.len());
+            let index = post.shard_of(target.who.order(), self.shards.len());
             let replicas = self.replicas.all();
             let mut orphans = self.orphans.lock();
             let frontier = self.frontier.read();

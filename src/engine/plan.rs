@@ -30,7 +30,7 @@ pub(super) struct Plan<'a> {
 /// What is known of a command before it is applied.
 #[derive(Debug, Clone, Copy, Default)]
 pub(super) struct Planned {
-    /// Where its user is looked for.
+    /// Where its user is found.
     pub place: Place,
     /// Whether it is known to do something.
     pub makes: bool,
@@ -81,7 +81,7 @@ impl<'a> Plan<'a> {
             let mut made = 0;
             for (at, planned) in run.iter().zip(&mut items[from..]) {
                 let item = &prepared[*at];
-                planned.makes = engine.needs_number((likers, planned.place), item, durable);
+                planned.makes = engine.needs_number((likers, &mut planned.place), item, durable);
                 events += u64::from(planned.makes);
                 let is_like = matches!(item.command, Command::Like { .. });
                 made += u64::from(planned.makes && is_like);
@@ -118,25 +118,37 @@ fn has_repeats(here: &[usize], prepared: &[Prepared<'_>]) -> bool {
     if here.len() < 2 {
         return false;
     }
-    let mut targets = Vec::with_capacity(here.len());
-    targets.extend(here.iter().filter_map(|at| {
+    let targets = here.iter().filter_map(|at| {
         let who = prepared[*at].user?;
         let post = u64::from(prepared[*at].post.number);
-        Some(who.hash.order() ^ post.wrapping_mul(0x9e37_79b9_7f4a_7c15))
-    }));
-    targets.sort_unstable();
-    targets.windows(2).any(|pair| pair[0] == pair[1])
+        Some(who.order() ^ post.wrapping_mul(0x9e37_79b9_7f4a_7c15))
+    });
+    // Half empty, each in the first free place from that of its lowest bits on: the highest tell the shard.
+    let places = (2 * here.len()).next_power_of_two();
+    let mut seen = vec![0; places];
+    for target in targets {
+        let mut probes = (0..PROBES_MAX).map(|probe| (target as usize + probe) & (places - 1));
+        match probes.find(|place| seen[*place] == 0 || seen[*place] == target) {
+            // A zero is taken for a place that is free, and is never found twice.
+            Some(free) if seen[free] == 0 && target != 0 => seen[free] = target,
+            _ => return true,
+        }
+    }
+    false
 }
+
+/// Where so many places are taken, somebody has chosen users whose hashes crowd: they are treated as if they were repeats.
+const PROBES_MAX: usize = 64;
 
 impl Engine {
     /// Whether the command can have an effect.
     fn needs_number(
         &self,
-        (likers, place): (Option<&Likers>, Place),
+        (likers, place): (Option<&Likers>, &mut Place),
         item: &Prepared<'_>,
         durable: (ReplicaIndex, u64),
     ) -> bool {
-        let dots = |who| likers.map_or_else(Dots::new, |likers| likers.dots_at(place, who));
+        let mut dots = |who| likers.map_or_else(Dots::new, |likers| likers.dots_at(place, who));
         match (item.command, item.user) {
             (Command::Like { .. }, Some(who)) => !self.absorbs(&dots(who), durable),
             (Command::Unlike { .. }, Some(who)) => !item.named.is_empty() || !dots(who).is_empty(),

@@ -12,7 +12,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 
 use crate::crdt::changes::Changes;
 use crate::crdt::figures::Figures;
-use crate::crdt::fingerprint::{PostHash, RANGES, UserHash};
+use crate::crdt::fingerprint::{PostHash, RANGES};
 use crate::ids::PostId;
 
 /// A post's place in the directory of this process. Never stored or sent.
@@ -98,10 +98,10 @@ impl Post {
         self.wide.store(true, Ordering::Release);
     }
 
-    /// The shard that holds the user, of a power of two of them. Shards are in the order of hashes.
-    pub fn shard_of(&self, user: UserHash, shards: usize) -> usize {
+    /// The shard that holds a user with this upper half of the hash, of a power of two of them. Shards are in the order of hashes.
+    pub fn shard_of(&self, order: u64, shards: usize) -> usize {
         match self.is_wide() {
-            true => shard_of_hash(user.order(), shards),
+            true => shard_of_hash(order, shards),
             false => self.home(shards),
         }
     }

@@ -4,8 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
-use crate::crdt::likers::Who;
 use crate::crdt::pn_counter::Value;
+use crate::crdt::user_key::Who;
 use crate::engine::post::Post;
 use crate::engine::published::Published;
 use crate::engine::{Engine, Settlement};
@@ -98,9 +98,9 @@ impl Engine {
     pub(super) fn dots(&self, post: &Arc<Post>, user: &UserId) -> Dots {
         let who = Who::of(user);
         loop {
-            let index = post.shard_of(who.hash, self.shards.len());
+            let index = post.shard_of(who.order(), self.shards.len());
             let shard = self.shards[index].lock();
-            if post.shard_of(who.hash, self.shards.len()) == index {
+            if post.shard_of(who.order(), self.shards.len()) == index {
                 return shard.dots(post, who);
             }
         }

@@ -7,12 +7,13 @@ use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::figures::Figures;
-use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash, UserHash};
+use crate::crdt::fingerprint::{Fingerprint, FingerprintKey, PostHash};
 use crate::crdt::frontier::Frontier;
-use crate::crdt::likers::{Likers, Who};
+use crate::crdt::likers::Likers;
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::pn_counter::CounterEntry;
+use crate::crdt::user_key::{UserHash, Who};
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::rows::StoredFigures;
 use crate::engine::scrub::{Credits, sum_of_figures, sum_of_likers};
@@ -114,7 +115,7 @@ impl RebuiltRange {
         let mut changes = Changes::default();
         for (user, dots) in likers {
             let who = Who::of(&user);
-            if (from..=to).contains(&who.hash.order()) {
+            if (from..=to).contains(&who.order()) {
                 post.likers.set(context, who, &dots, &mut changes);
             }
         }

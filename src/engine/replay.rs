@@ -13,9 +13,9 @@ use bytes::Bytes;
 
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::Dot;
-use crate::crdt::event::{Action, Block, Event};
-use crate::crdt::fingerprint::{RangeSums, UserHash};
-use crate::crdt::likers::Who;
+use crate::crdt::event::{Action, Block};
+use crate::crdt::fingerprint::RangeSums;
+use crate::crdt::user_key::{UserHash, Who};
 use crate::engine::Engine;
 use crate::engine::orphans::Orphans;
 use crate::engine::post::{Post, PostNumber};
@@ -50,7 +50,8 @@ pub(super) struct Replay<'a> {
 struct Aside {
     /// Its place among the posts.
     post: u32,
-    hash: UserHash,
+    /// The upper half of the user's hash.
+    order: u64,
     dot: Dot,
     user: UserId,
 }
@@ -58,8 +59,8 @@ struct Aside {
 /// A block, with what can be found out of it by itself.
 struct Decoded {
     block: Block,
-    /// Of each event's user, where the block says nothing but that users like posts, of whom it knows no earlier like.
-    plain: Option<Vec<Option<UserHash>>>,
+    /// Whether it says nothing but that users like posts, of whom it knows no earlier like.
+    is_plain: bool,
 }
 
 impl Decoded {
@@ -69,9 +70,7 @@ impl Decoded {
             Action::Empty => true,
             Action::Unlike { .. } | Action::Add { .. } | Action::Retire { .. } => false,
         });
-        let hash = |event: &Event| event.action.user().map(UserHash::of);
-        let plain = is_plain.then(|| block.events.iter().map(hash).collect());
-        Self { block, plain }
+        Self { block, is_plain }
     }
 }
 
@@ -147,12 +146,12 @@ impl<'a> Replay<'a> {
 
     fn apply(&mut self, decoded: &Decoded, have: u64) {
         let block = &decoded.block;
-        if let Some(hashes) = &decoded.plain {
+        if decoded.is_plain {
             let ids = block.posts.iter();
             let posts = ids.map(|id| self.engine.directory.get_or_create(id));
             let posts: Vec<Arc<Post>> = posts.collect();
             if posts.iter().all(|post| post.is_wide()) {
-                self.put_aside((block, hashes), have, &posts);
+                self.put_aside(block, have, &posts);
                 return;
             }
         }
@@ -165,18 +164,12 @@ impl<'a> Replay<'a> {
     }
 
     /// Frontier and figures follow at once, likers later.
-    fn put_aside(
-        &mut self,
-        (block, hashes): (&Block, &[Option<UserHash>]),
-        have: u64,
-        posts: &[Arc<Post>],
-    ) {
+    fn put_aside(&mut self, block: &Block, have: u64, posts: &[Arc<Post>]) {
         let shards = self.engine.shards.len();
         let places: Vec<u32> = posts.iter().map(|post| self.place(post)).collect();
         let mut newest = vec![(0, 0); posts.len()];
         let mut orphans = self.engine.orphans.lock();
-        let new = block.dotted().zip(hashes);
-        for ((dot, event), hash) in new.filter(|((dot, _), _)| dot.seq > have) {
+        for (dot, event) in block.dotted().filter(|(dot, _)| dot.seq > have) {
             if let Action::Like {
                 post,
                 user,
@@ -189,11 +182,11 @@ impl<'a> Replay<'a> {
                     newest[at].0.max(*increments),
                     newest[at].1.max(event.time_ms),
                 );
-                let is_dead = orphans.known().contains(dot, &posts[at].id, user);
-                if let (Some(hash), false) = (*hash, is_dead) {
-                    self.aside[posts[at].shard_of(hash, shards)].push(Aside {
+                if !orphans.known().contains(dot, &posts[at].id, user) {
+                    let order = UserHash::of(user).order();
+                    self.aside[posts[at].shard_of(order, shards)].push(Aside {
                         post: places[at],
-                        hash,
+                        order,
                         dot,
                         user: user.clone(),
                     });
@@ -239,7 +232,7 @@ impl<'a> Replay<'a> {
         let aside = self.aside.iter_mut().map(std::mem::take);
         let aside = aside.enumerate().collect();
         let apply = |(shard, mut likes): (usize, Vec<Aside>)| {
-            likes.sort_unstable_by_key(|like| (like.post, like.hash.order()));
+            likes.sort_unstable_by_key(|like| (like.post, like.order));
             let changes = apply_to_shard(engine, shard, &likes, posts);
             likes.clear();
             (likes, changes)
@@ -299,9 +292,9 @@ fn apply_to_shard(
         let context = engine.context(post, &replicas);
         let (likers, changes) = (shard.likers_mut(post), &mut all[at]);
         for like in run {
-            let who = Who::hashed(&like.user, like.hash);
-            let place = likers.place_of(who);
-            let mut dots = likers.dots_at(place, who);
+            let who = Who::of(&like.user);
+            let mut place = likers.place_of(who);
+            let mut dots = likers.dots_at(&mut place, who);
             if !dots.contains(&like.dot) {
                 dots.push(like.dot);
                 likers.set_at(place, context, who, &dots, changes);

@@ -9,7 +9,8 @@ use foldhash::fast::FixedState;
 use hashbrown::HashMap;
 
 use crate::crdt::dot::Dots;
-use crate::crdt::likers::{Likers, Who};
+use crate::crdt::likers::Likers;
+use crate::crdt::user_key::Who;
 use crate::engine::post::{Post, PostNumber, range_of_shard};
 
 /// Likers of one post in one shard.

@@ -83,7 +83,7 @@ impl StoredPost {
 }
 
 fn order(user: &UserId) -> u64 {
-    crate::crdt::fingerprint::UserHash::of(user).order()
+    crate::crdt::user_key::UserHash::of(user).order()
 }
 
 fn sorted(dots: &Dots) -> Dots {

@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
-use crate::crdt::likers::Who;
+use crate::crdt::user_key::Who;
 use crate::engine::Engine;
 use crate::engine::command::{Command, Write};
 use crate::engine::commit::{CommitWait, OutcomeUnknown, Refused};
@@ -198,12 +198,9 @@ impl Engine {
                 open.extend(items);
                 continue;
             }
-            match self.apply_group(shard, &items, prepared, request) {
-                Ok((wait, group_done, moved)) => {
-                    applied += group_done.len();
-                    for (at, item) in group_done {
-                        done[at] = Some(item);
-                    }
+            match self.apply_group(shard, &items, prepared, request, done) {
+                Ok((wait, moved)) => {
+                    applied += items.len() - moved.len();
                     waits.push(wait);
                     open.extend(moved);
                     if applied >= ITEMS_A_TURN {
@@ -243,20 +240,20 @@ impl Engine {
 
     fn shard_of(&self, prepared: &Prepared<'_>) -> usize {
         match prepared.user {
-            Some(who) => prepared.post.shard_of(who.hash, self.shards.len()),
+            Some(who) => prepared.post.shard_of(who.order(), self.shards.len()),
             None => prepared.post.home(self.shards.len()),
         }
     }
 
     /// Applies commands of one shard. Returns also those that have moved to another shard meanwhile.
-    #[allow(clippy::type_complexity)]
     fn apply_group(
         &self,
         index: usize,
         items: &[usize],
         prepared: &[Prepared<'_>],
         request: Option<(&RequestId, u64)>,
-    ) -> Result<(CommitWait, Vec<(usize, Done)>, Vec<usize>), Refused> {
+        done: &mut [Option<Done>],
+    ) -> Result<(CommitWait, Vec<usize>), Refused> {
         let mut shard = self.shards[index].lock();
         let is_here = |at: &usize| self.shard_of(&prepared[*at]) == index;
         let items = items.iter().copied();
@@ -284,13 +281,7 @@ impl Engine {
             self.requests.note_pending(id);
         }
         let replicas = self.replicas.all();
-        let mut group = Group::new(
-            self,
-            &replicas,
-            slot.as_ref(),
-            durable,
-            (plan.events, here.len()),
-        );
+        let mut group = Group::new(self, &replicas, slot.as_ref(), durable, (plan.events, done));
         let mut from = 0;
         for run in runs(&here, prepared) {
             let planned = &plan.items[from..][..run.len()];
@@ -298,7 +289,7 @@ impl Engine {
             from += run.len();
         }
         drop(wide);
-        let (section, done) = group.finish(events, request, prepared.len());
+        let section = group.finish(events, request, &here);
         let wait = match slot {
             Some(slot) => slot.fill(section),
             None => self.queue.barrier(),
@@ -307,7 +298,7 @@ impl Engine {
         for run in runs(&here, prepared) {
             self.widen_if_large(prepared[run[0]].post);
         }
-        Ok((wait, done, moved))
+        Ok((wait, moved))
     }
 
     /// Whether a like makes nothing because of the user's live dots: a dot of this process that still

@@ -5,18 +5,20 @@ use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
 use super::Liker;
-use super::key::{Key, Long, Short, Who};
 use super::packed::{packed, unpacked};
 use super::shorts::{NoPage, Shorts};
-use super::table::Table;
+use super::table::{SlotHint, Span, Table};
 use crate::crdt::dot::{Dot, Dots};
-use crate::crdt::fingerprint::UserHash;
 use crate::crdt::prefetch::prefetch;
+use crate::crdt::user_key::{Key, Long, Short, Who};
 use crate::ids::UserId;
 
-/// See the module. Each user stands in one place only.
-#[derive(Debug, Clone, Default)]
+/// See the module. Each user stands in one place only. The fields lie in this order, so that the first and the last tell all of
+/// the memory that a search begins with.
+#[derive(Debug, Clone)]
+#[repr(C)]
 pub(super) struct Bucket {
+    span: Span,
     short: Shorts,
     others: Option<Box<Others>>,
     /// Whether it changed since it was last taken for a checkpoint.
@@ -41,25 +43,35 @@ struct Whole {
 }
 
 impl Bucket {
+    /// For users whose hash lies in the span.
+    pub fn new(span: Span) -> Self {
+        Self {
+            span,
+            short: Shorts::default(),
+            others: None,
+            changed: false,
+        }
+    }
+
     /// Of likers in any order; of one user's the last counts.
-    pub fn of(likers: &[(Who<'_>, &Dots)]) -> Self {
+    pub fn of(span: Span, likers: &[(Who<'_>, &Dots)]) -> Self {
         let mut short = Vec::with_capacity(likers.len());
         let mut others = Vec::new();
         for (who, dots) in likers {
             match (who.key, packed(dots)) {
-                (Some(Key::Short(key)), Some(value)) => short.push((key, value)),
+                (Key::Short(key), Some(value)) => short.push((key, value)),
                 _ => others.push((*who, *dots)),
             }
         }
         short.sort_unstable_by_key(|(key, _)| *key);
-        let mut bucket = Self::default();
+        let mut bucket = Self::new(span);
         if short.is_sorted_by(|(a, _), (b, _)| a < b) {
             bucket.set_short(&short);
             bucket.put_all(&others);
         }
         if bucket.len() != likers.len() {
             // Somebody comes twice, which no row should say.
-            bucket = Self::default();
+            bucket = Self::new(span);
             bucket.put_all(likers);
         }
         bucket
@@ -67,18 +79,22 @@ impl Bucket {
 
     /// Its users with short keys become these, which ascend.
     fn set_short(&mut self, all: &[(Short, u64)]) {
-        let (short, rest) = Shorts::of(all);
+        let (short, rest) = Shorts::of(self.span, all);
         self.short = short;
         if !rest.is_empty() || self.others.is_some() {
-            let wide = Table::ordered(rest.iter().copied(), rest.len());
+            let wide = Table::ordered(self.span, rest.iter().copied(), rest.len());
             self.others.get_or_insert_default().short = wide;
         }
     }
 
     fn put_all(&mut self, likers: &[(Who<'_>, &Dots)]) {
         for (who, dots) in likers {
-            self.put(*who, dots);
+            self.put(*who, dots, SlotHint::default());
         }
+    }
+
+    pub fn span(&self) -> Span {
+        self.span
     }
 
     pub fn len(&self) -> usize {
@@ -92,14 +108,16 @@ impl Bucket {
         self.len() == 0
     }
 
-    pub fn dots(&self, who: Who<'_>) -> Dots {
-        if let Some(value) = who.key.and_then(|key| self.value(key)) {
-            return unpacked(value);
+    /// The user's dots, and where they are found sooner the next time.
+    pub fn look(&self, who: Who<'_>) -> (SlotHint, Dots) {
+        let (seen, value) = self.value(who.key);
+        if let Some(value) = value {
+            return (seen, unpacked(value));
         }
-        let hash = table_hash(who.hash.order());
+        let hash = table_hash(who.order());
         let whole = self.whole();
         let found = whole.and_then(|it| it.find(hash, |one| one.user == *who.user));
-        found.map_or_else(Dots::new, |one| one.dots.clone())
+        (seen, found.map_or_else(Dots::new, |one| one.dots.clone()))
     }
 
     /// Users that are held whole, if there are any. Mostly there are none.
@@ -109,73 +127,84 @@ impl Bucket {
     }
 
     /// The user's dots become these. Returns those they were.
-    pub fn put(&mut self, who: Who<'_>, dots: &[Dot]) -> Dots {
-        if let (Some(key), Some(value)) = (who.key, packed(dots)) {
-            return match self.put_value(key, value) {
+    pub fn put(&mut self, who: Who<'_>, dots: &[Dot], seen: SlotHint) -> Dots {
+        if let Some(value) = packed(dots)
+            && let Some(old) = self.put_value(who.key, value, seen)
+        {
+            return match old {
                 Some(old) => unpacked(old),
+                None if self.whole().is_none() => Dots::new(),
                 None => self.put_whole(who, &[]),
             };
         }
         let whole = self.put_whole(who, dots);
-        match who.key.and_then(|key| self.remove_value(key)) {
-            Some(old) => unpacked(old),
-            None => whole,
-        }
+        self.remove_value(who.key).map_or(whole, unpacked)
     }
 
-    fn value(&self, key: Key) -> Option<u64> {
-        match key {
-            Key::Short(key) => self
-                .short
-                .get(key)
-                .or_else(|| self.others.as_ref()?.short.get(key)),
-            Key::Long(key) => self.others.as_ref()?.long.get(key),
-            Key::Uuid(key) => self.others.as_ref()?.uuids.get(key),
-        }
+    fn value(&self, key: Key) -> (SlotHint, Option<u64>) {
+        let (span, others) = (self.span, self.others.as_ref());
+        let long = match key {
+            Key::Short(key) => {
+                let (seen, narrow) = self.short.look(span, key);
+                return (seen, narrow.or_else(|| others?.short.get(span, key)));
+            }
+            Key::Long(key) => others.and_then(|it| it.long.get(span, key)),
+            Key::Uuid(key) => others.and_then(|it| it.uuids.get(span, key)),
+            Key::Text(_) => None,
+        };
+        (SlotHint::default(), long)
     }
 
-    fn put_value(&mut self, key: Key, value: u64) -> Option<u64> {
-        match key {
-            Key::Short(key) => self.put_short(key, value),
-            Key::Long(key) => self.others.get_or_insert_default().long.put(key, value),
-            Key::Uuid(key) => self.others.get_or_insert_default().uuids.put(key, value),
-        }
+    /// Returns the value that the key had. None where it cannot have one.
+    fn put_value(&mut self, key: Key, value: u64, seen: SlotHint) -> Option<Option<u64>> {
+        let span = self.span;
+        let others = &mut self.others;
+        Some(match key {
+            Key::Short(key) => self.put_short(key, value, seen),
+            Key::Long(key) => others.get_or_insert_default().long.put(span, key, value),
+            Key::Uuid(key) => others.get_or_insert_default().uuids.put(span, key, value),
+            Key::Text(_) => return None,
+        })
     }
 
     /// In one of the two tables, and in that one only.
-    fn put_short(&mut self, key: Short, value: u64) -> Option<u64> {
-        let (others, narrow) = (&mut self.others, self.short.put(key, value));
+    fn put_short(&mut self, key: Short, value: u64, seen: SlotHint) -> Option<u64> {
+        let (span, others) = (self.span, &mut self.others);
+        let narrow = self.short.put(span, key, value, seen);
         let wide = others.as_mut().filter(|it| it.short.len() > 0);
         match narrow {
-            Ok(old) => old.or_else(|| wide?.short.remove(key)),
+            Ok(old) => old.or_else(|| wide?.short.remove(span, key)),
             Err(NoPage) => {
-                let old = self.short.remove(key);
+                let old = self.short.remove(span, key);
                 let wide = others.get_or_insert_default();
-                wide.short.put(key, value).or(old)
+                wide.short.put(span, key, value).or(old)
             }
         }
     }
 
     fn remove_value(&mut self, key: Key) -> Option<u64> {
+        let (span, others) = (self.span, self.others.as_mut());
         match key {
-            Key::Short(key) => self
-                .short
-                .remove(key)
-                .or_else(|| self.others.as_mut()?.short.remove(key)),
-            Key::Long(key) => self.others.as_mut()?.long.remove(key),
-            Key::Uuid(key) => self.others.as_mut()?.uuids.remove(key),
+            Key::Short(key) => {
+                let narrow = self.short.remove(span, key);
+                narrow.or_else(|| others?.short.remove(span, key))
+            }
+            Key::Long(key) => others?.long.remove(span, key),
+            Key::Uuid(key) => others?.uuids.remove(span, key),
+            Key::Text(_) => None,
         }
     }
 
-    /// Asks for the memory of the bucket itself.
+    /// Asks for the memory of the bucket itself, which may lie in two lines.
     pub fn prefetch_head(&self) {
+        prefetch(&self.span);
         prefetch(&self.changed);
     }
 
     /// Asks for the memory in which a search for the user begins. That of the bucket itself has been asked for.
     pub fn prefetch(&self, who: Who<'_>) {
-        if let Some(Key::Short(key)) = who.key {
-            self.short.prefetch(key);
+        if let Key::Short(key) = who.key {
+            self.short.prefetch(self.span, key);
         }
     }
 
@@ -184,7 +213,7 @@ impl Bucket {
             return Dots::new();
         }
         let whole = &mut self.others.get_or_insert_default().whole;
-        let hash = who.hash.order();
+        let hash = who.order();
         let is_same = |one: &Whole| one.user == *who.user;
         match whole.entry(table_hash(hash), is_same, |one| table_hash(one.hash)) {
             Entry::Occupied(entry) if dots.is_empty() => entry.remove().0.dots,
@@ -212,50 +241,56 @@ impl Bucket {
 
     /// Takes out those whose hash is `at` or more.
     pub fn split(&mut self, at: u64) -> Self {
-        let is_above = |key: Key| order_of(key) >= at;
-        let wide = self.others.iter().flat_map(|it| it.short.iter());
-        let short = self.short.iter().chain(wide);
-        let (mut above, mut below): (Vec<_>, Vec<_>) =
-            short.partition(|(key, _)| is_above(Key::Short(*key)));
-        // Who stands beside the others comes behind them.
-        for part in [&mut above, &mut below] {
-            part.sort_unstable_by_key(|(key, _)| *key);
-        }
-        self.set_short(&below);
+        let halves = self.span.cut(at);
         let others = self.others.as_mut().map(|it| {
             let mut whole = HashTable::new();
             for one in it.whole.extract_if(|one| one.hash >= at) {
                 whole.insert_unique(table_hash(one.hash), one, |one| table_hash(one.hash));
             }
             Box::new(Others {
-                short: Table::default(),
-                long: it.long.extract(|key| is_above(Key::Long(key))),
-                uuids: it.uuids.extract(|key| is_above(Key::Uuid(key))),
+                short: it.short.split(halves),
+                long: it.long.split(halves),
+                uuids: it.uuids.split(halves),
                 whole,
             })
         });
-        self.changed = true;
         let mut upper = Self {
-            short: Shorts::default(),
+            span: halves.1,
+            short: self.short.split(halves),
             others,
             changed: true,
         };
-        upper.set_short(&above);
+        (self.span, self.changed) = (halves.0, true);
+        for half in [self, &mut upper] {
+            half.renew_pages();
+        }
         upper
     }
 
-    /// Whether every liker stands where they are looked for, and has a hash in the range.
-    pub fn is_placed(&self, (from, to): (u64, u64)) -> bool {
+    /// Where dots had no room beside the others', they may have by now: pages are in use no more.
+    fn renew_pages(&mut self) {
+        let others = self.others.as_ref();
+        let Some(others) = others.filter(|it| it.short.len() > 0) else {
+            return;
+        };
+        let mut all: Vec<_> = self.short.iter().chain(others.short.iter()).collect();
+        all.sort_unstable_by_key(|(key, _)| *key);
+        self.set_short(&all);
+    }
+
+    /// Whether every liker stands where they are looked for, and has a hash in the span.
+    pub fn is_placed(&self) -> bool {
+        let span = self.span;
         let others = self.others.iter();
-        let mut tables =
-            others.map(|it| it.short.is_ordered() && it.long.is_ordered() && it.uuids.is_ordered());
-        self.short.is_ordered()
+        let mut tables = others.map(|it| {
+            it.short.is_ordered(span) && it.long.is_ordered(span) && it.uuids.is_ordered(span)
+        });
+        self.short.is_ordered(span)
             && tables.all(|is_ordered| is_ordered)
             && self.iter().all(|liker| {
-                let hash = liker.hash.order();
-                (from..=to).contains(&hash)
+                span.contains(liker.hash.order())
                     && !liker.dots.is_empty()
-                    && self.dots(Who::of(&liker.user)) == liker.dots
+                    && self.look(Who::of(&liker.user)).1 == liker.dots
             })
     }
 }
@@ -265,10 +300,6 @@ fn compact<K>(
     kind: fn(K) -> Key,
 ) -> impl Iterator<Item = Liker> {
     likers.map(move |(key, value)| Liker::new(kind(key).user(), unpacked(value)))
-}
-
-fn order_of(key: Key) -> u64 {
-    UserHash::of(&key.user()).order()
 }
 
 /// A user's hash as a hash table takes it. The table tells its entries apart by the highest bits first,

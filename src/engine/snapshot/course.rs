@@ -8,10 +8,11 @@ use std::sync::Arc;
 use crate::codec::{DecodeError, block};
 use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::crdt::event::{Action, Block};
-use crate::crdt::fingerprint::{PostHash, UserHash};
+use crate::crdt::fingerprint::PostHash;
 use crate::crdt::frontier::Lineage;
 use crate::crdt::orphan_removals::OrphanRemovals;
 use crate::crdt::ranges::RangeSet;
+use crate::crdt::user_key::UserHash;
 use crate::crdt::version_vector::VersionVector;
 use crate::engine::Engine;
 use crate::engine::snapshot::{

@@ -1,10 +1,12 @@
-//! Users in eight or sixteen bytes. Most ids are a short prefix and a number, or UUIDs; what is neither, and longer than
-//! fifteen bytes, is held as the text that it is.
+//! Users as the state holds them: in eight or sixteen bytes, and hashed. Most ids are a short prefix and a number, or UUIDs; what is
+//! neither, and longer than fifteen bytes, is held as the text that it is.
 //!
 //! The encoding is exact: a key's text is that of the one user who has it. Keys are scrambled, reversibly, so that
-//! their order is as good as random, and a place in a table follows from their highest bits.
+//! their order is as good as random. The first eight bytes of a key are those of the hash too, so that tables stand in the order
+//! of hashes, and what a table holds is split without hashing.
 
-use crate::crdt::fingerprint::UserHash;
+use xxhash_rust::xxh3::xxh3_128;
+
 use crate::ids::{Numbered, UserId};
 
 /// `prefix` and number, in eight bytes: three of prefix, padded by zeros, which no id has, and forty bits.
@@ -16,23 +18,40 @@ const LONG_TEXT: usize = 15;
 /// Bytes of a UUID's text.
 const UUID_TEXT: usize = 36;
 
-/// Whom likers are searched for. Hash and key are made once.
+/// Frozen hash of a user; `docs/protocol.md` spells it out. Its upper half orders likers and splits them over buckets and shards.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct UserHash(pub u128);
+
+impl UserHash {
+    pub fn of(user: &UserId) -> Self {
+        Key::of(user).hash()
+    }
+
+    pub fn order(self) -> u64 {
+        (self.0 >> 64) as u64
+    }
+}
+
+/// Whom likers are searched for. The key is made once.
 #[derive(Debug, Clone, Copy)]
 pub struct Who<'a> {
     pub user: &'a UserId,
-    pub hash: UserHash,
-    pub(super) key: Option<Key>,
+    pub(super) key: Key,
 }
 
 impl<'a> Who<'a> {
     pub fn of(user: &'a UserId) -> Self {
-        Self::hashed(user, UserHash::of(user))
+        let key = Key::of(user);
+        Self { user, key }
     }
 
-    /// With the user's hash, where it is known already.
-    pub fn hashed(user: &'a UserId, hash: UserHash) -> Self {
-        let key = Key::of(user);
-        Self { user, hash, key }
+    pub fn hash(self) -> UserHash {
+        self.key.hash()
+    }
+
+    /// The upper half of the hash.
+    pub fn order(self) -> u64 {
+        self.key.order()
     }
 }
 
@@ -47,17 +66,22 @@ pub(super) enum Key {
     Short(Short),
     Long(Long),
     Uuid(Long),
+    /// No key: the hash of the text.
+    Text(Long),
 }
 
+/// Lower halves of hashes, so that two kinds of key seldom have one hash.
+const SHORT_HASH: u64 = 0x243f_6a88_85a3_08d3;
+const UUID_HASH: u64 = 0x1319_8a2e_0370_7344;
+
 impl Key {
-    /// None for texts that have none.
-    pub fn of(user: &UserId) -> Option<Self> {
+    pub fn of(user: &UserId) -> Self {
         if let Some(Numbered { prefix, number }) = user.as_numbered() {
             let high = u64::from_be_bytes(prefix);
-            return Some(match fits_short(high, number) {
+            return match fits_short(high, number) {
                 true => Self::Short(scramble(high | number)),
                 false => Self::Long(scramble_long([high | u64::from(LONG_NUMBERED), number])),
-            });
+            };
         }
         let text = user.text();
         let text = text.as_bytes();
@@ -65,14 +89,32 @@ impl Key {
             let mut bytes = [0; 16];
             bytes[..text.len()].copy_from_slice(text);
             bytes[LONG_TEXT] = text.len() as u8;
-            let number = u128::from_be_bytes(bytes);
+            let [high, low] = halves(u128::from_be_bytes(bytes));
             // The byte that tells the form is the last of the first half.
-            return Some(Self::Long(scramble_long([
-                number as u64,
-                (number >> 64) as u64,
-            ])));
+            return Self::Long(scramble_long([low, high]));
         }
-        Some(Self::Uuid(scramble_long(uuid(text)?)))
+        match uuid(text) {
+            Some(uuid) => Self::Uuid(scramble_long(uuid)),
+            None => Self::Text(halves(xxh3_128(text))),
+        }
+    }
+
+    pub fn hash(self) -> UserHash {
+        let low = match self {
+            Self::Short(_) => SHORT_HASH,
+            Self::Uuid([_, low]) => low ^ UUID_HASH,
+            Self::Long([_, low]) | Self::Text([_, low]) => low,
+        };
+        UserHash(u128::from(self.order()) << 64 | u128::from(low))
+    }
+
+    /// The upper half of the hash.
+    pub fn order(self) -> u64 {
+        let (Self::Short(order)
+        | Self::Long([order, _])
+        | Self::Uuid([order, _])
+        | Self::Text([order, _])) = self;
+        order
     }
 
     /// The user. Of decayed memory something else, which is no user's key: sums tell.
@@ -102,6 +144,7 @@ impl Key {
                 UserId::from_utf8(text.get(..usize::from(form))?).ok()
             }
             Self::Uuid(key) => UserId::from_utf8(&uuid_text(unscramble_long(key))).ok(),
+            Self::Text(_) => None,
         }
     }
 }
@@ -146,7 +189,12 @@ fn uuid(text: &[u8]) -> Option<Long> {
         };
         number = number << 4 | u128::from(digit);
     }
-    Some([(number >> 64) as u64, number as u64])
+    Some(halves(number))
+}
+
+/// The upper and the lower.
+fn halves(number: u128) -> Long {
+    [(number >> 64) as u64, number as u64]
 }
 
 const FACTORS: [u64; 2] = [0x9e37_79b9_7f4a_7c15, 0xd6e8_feb8_6659_fd93];
@@ -192,15 +240,14 @@ mod tests {
 
     fn kind(text: &str) -> &'static str {
         let key = Key::of(&user(text));
-        if let Some(key) = key {
-            assert_eq!(key.user(), user(text), "{key:?}");
-        }
-        match key {
-            Some(Key::Short(_)) => "short",
-            Some(Key::Long(_)) => "long",
-            Some(Key::Uuid(_)) => "uuid",
-            None => "none",
-        }
+        let kind = match key {
+            Key::Short(_) => "short",
+            Key::Long(_) => "long",
+            Key::Uuid(_) => "uuid",
+            Key::Text(_) => return "none",
+        };
+        assert_eq!(key.user(), user(text), "{key:?}");
+        kind
     }
 
     #[test]
@@ -237,6 +284,68 @@ mod tests {
             "somebody.with.a@long.name",
         ] {
             assert_eq!(kind(text), "none", "{text}");
+        }
+    }
+
+    /// These figures are part of the protocol: a change of them makes every pair of old and new nodes diverge.
+    #[test]
+    fn the_hashes_are_frozen() {
+        let hash = |text| format!("{:032x}", UserHash::of(&user(text)).0);
+        assert_eq!(
+            FROZEN.map(|(text, _)| (text, hash(text))),
+            FROZEN.map(|(text, hash)| (text, hash.to_owned()))
+        );
+    }
+
+    const FROZEN: [(&str, &str); 6] = [
+        ("u1", "bdcfc161af313dc4243f6a8885a308d3"),
+        ("user12", "31f9298d019eb608000000000000000c"),
+        ("u", "0efb0b4abc346dca7500000000000000"),
+        ("投稿", "ca129cd936eb37dfe68a95e7a8bf0000"),
+        (
+            "0190d3c4-7a2e-7c41-9f00-00000000000f",
+            "3033c0c8b80be7da8c198a2e0370734b",
+        ),
+        (
+            "somebody.with.a@long.name",
+            "5829a64b9c9a36a062399ba110a845b6",
+        ),
+    ];
+
+    /// Of users who follow on one another, as nearly all do, any part of the hashes has its share.
+    #[test]
+    fn hashes_of_neighbours_are_spread_evenly() {
+        const USERS: usize = 100_000;
+        const PARTS: usize = 256;
+        for prefix in [
+            "",
+            "u",
+            "id:",
+            "user",
+            "account",
+            "0190d3c4-7a2e-7c41-9f00-00000000",
+        ] {
+            let width = if prefix.len() > 30 { 4 } else { 0 };
+            let orders = (0..USERS).map(|number| {
+                let text = match width {
+                    0 => format!("{prefix}{number}"),
+                    _ => format!("{prefix}{:04x}", number & 0xffff),
+                };
+                UserHash::of(&user(&text)).order()
+            });
+            let orders: std::collections::BTreeSet<u64> = orders.collect();
+            for shift in [56, 40] {
+                let mut counts = [0usize; PARTS];
+                for order in &orders {
+                    counts[(order >> shift) as usize % PARTS] += 1;
+                }
+                let share = orders.len() as f64 / PARTS as f64;
+                let far = counts.map(|count| (count as f64 - share).abs() / share.sqrt());
+                assert!(
+                    far.iter().all(|far| *far < 6.0),
+                    "{prefix} {shift}: {far:?}"
+                );
+            }
         }
     }
 
