@@ -2,6 +2,11 @@
 
 use std::process::ExitCode;
 
+use likewise::adapters::allocator::BySize;
+
+#[global_allocator]
+static ALLOCATOR: BySize = BySize;
+
 fn main() -> ExitCode {
     likewise::cli::main()
 }
