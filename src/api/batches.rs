@@ -44,8 +44,8 @@ impl Api {
         batch: Option<WriteBatch>,
         applied: impl FnOnce() + Send + 'static,
     ) -> Result<WriteResult, ApiError> {
-        if let Some(full) = self.full() {
-            return Err(full);
+        if self.is_full() {
+            return Err(self.overloaded());
         }
         let CheckedBatch {
             write,

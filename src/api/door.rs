@@ -1,20 +1,20 @@
 //! Calls that a full node refuses before it looks into their messages: what a refusal costs is taken from the work of others.
 
 use std::future::poll_fn;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::task::{Context, Poll};
 
+use futures_util::FutureExt;
 use futures_util::future::{BoxFuture, Either};
 use tokio::time::timeout;
 use tonic::Status;
 use tonic::body::Body;
-use tonic::codegen::http::{Request, Response};
+use tonic::codegen::http::{HeaderMap, Request, Response};
 use tonic::codegen::{Body as _, Service};
 use tower::Layer;
 
 use crate::api::Api;
-use crate::api::error::ApiError;
 use crate::limits::REFUSED_MESSAGE_MAX;
 use crate::wire::v1::{counter_service_server, like_service_server};
 
@@ -28,14 +28,26 @@ const STREAMS: [&str; 2] = ["StreamWrites", "WatchPosts"];
 
 /// Stands before all services.
 #[derive(Clone)]
-pub(super) struct Door(pub Arc<Api>);
+pub(super) struct Door {
+    api: Arc<Api>,
+    /// What says that the node is full: the same to everybody, and made once.
+    refusal: Arc<HeaderMap>,
+}
+
+impl Door {
+    pub fn new(api: Arc<Api>) -> Self {
+        let refusal = Status::from(api.overloaded()).into_http::<Body>();
+        let refusal = Arc::new(refusal.into_parts().0.headers);
+        Self { api, refusal }
+    }
+}
 
 impl<S> Layer<S> for Door {
     type Service = Guarded<S>;
 
     fn layer(&self, inner: S) -> Guarded<S> {
-        let api = self.0.clone();
-        Guarded { inner, api }
+        let door = self.clone();
+        Guarded { inner, door }
     }
 }
 
@@ -43,7 +55,7 @@ impl<S> Layer<S> for Door {
 #[derive(Clone)]
 pub(super) struct Guarded<S> {
     inner: S,
-    api: Arc<Api>,
+    door: Door,
 }
 
 impl<S> Service<Request<Body>> for Guarded<S>
@@ -60,25 +72,30 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        let full = self.api.full().filter(|_| is_work(request.uri().path()));
-        match full {
-            Some(error) => Either::Left(Box::pin(refuse(error, request.into_body()))),
-            None => Either::Right(self.inner.call(request)),
+        if self.door.api.is_full() && is_work(request.uri().path()) {
+            let refusal = self.door.refusal.clone();
+            return Either::Left(Box::pin(refuse(refusal, request.into_body())));
         }
+        Either::Right(self.inner.call(request))
     }
 }
 
 /// Answers once the message has gone by unread. A call that is answered before resets its stream, so that what comes of its
 /// message is an error; after too many of those the connection is closed, with all its other calls.
-async fn refuse<E>(error: ApiError, mut message: Body) -> Result<Response<Body>, E> {
-    let gone_by = async {
+async fn refuse<E>(refusal: Arc<HeaderMap>, mut message: Body) -> Result<Response<Body>, E> {
+    let mut gone_by = pin!(async {
         while let Some(Ok(_)) = poll_fn(|cx| Pin::new(&mut message).poll_frame(cx)).await {}
-    };
-    // Who takes longer is answered all the same.
-    timeout(REFUSED_MESSAGE_MAX, gone_by)
-        .await
-        .unwrap_or_default();
-    Ok(Status::from(error).into_http())
+    });
+    // Mostly the message has come already, and no timer has to be set.
+    if gone_by.as_mut().now_or_never().is_none() {
+        // Who takes longer is answered all the same.
+        timeout(REFUSED_MESSAGE_MAX, gone_by)
+            .await
+            .unwrap_or_default();
+    }
+    let mut response = Response::new(Body::empty());
+    *response.headers_mut() = HeaderMap::clone(&refusal);
+    Ok(response)
 }
 
 /// Of the path `/service/call`.

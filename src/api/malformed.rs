@@ -21,6 +21,9 @@ const WHOLE: &str = "request";
 
 /// Gives the answer a reason if it is a refusal of gRPC's own.
 pub(super) fn explain(response: Response<Body>) -> Response<Body> {
+    if response.headers().contains_key(Status::GRPC_STATUS_DETAILS) {
+        return response;
+    }
     let status = Status::from_header_map(response.headers());
     match status.and_then(|status| reading_failed(&status)) {
         Some(error) => Status::from(error).into_http(),

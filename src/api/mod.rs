@@ -114,10 +114,9 @@ impl Api {
         self.working.try_acquire().map_err(|_| self.overloaded())
     }
 
-    /// The refusal of further work, while there is no place for it.
-    fn full(&self) -> Option<ApiError> {
-        let is_full = self.working.available_permits() == 0;
-        is_full.then(|| self.overloaded())
+    /// Whether further work would be refused.
+    fn is_full(&self) -> bool {
+        self.working.available_permits() == 0
     }
 
     fn overloaded(&self) -> ApiError {

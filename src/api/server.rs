@@ -117,7 +117,7 @@ fn router(
         .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
         .max_concurrent_streams(limits.streams_per_connection_max)
         .layer(MapResponseLayer::new(explain))
-        .layer(Door(api.clone()))
+        .layer(Door::new(api.clone()))
         .add_service(likes.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(counters.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
         .add_service(cluster.max_decoding_message_size(CLIENT_MESSAGE_BYTES_MAX))
