@@ -69,7 +69,7 @@ impl Default for Config {
             client: Client {
                 listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 7400)),
                 connections_max: 1_024,
-                streams_per_connection_max: 256,
+                streams_per_connection_max: 128,
                 requests_in_flight_max: 4_096,
                 tls: None,
             },

@@ -400,7 +400,7 @@ mod tests {
             "client.streams_per_connection_max",
         );
         check(
-            |c| c.client.requests_in_flight_max = 255,
+            |c| c.client.requests_in_flight_max = 127,
             "client.requests_in_flight_max",
         );
         let mut open = Config::default();
