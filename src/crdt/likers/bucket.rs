@@ -236,7 +236,7 @@ impl Bucket {
             let whole = whole.map(|one| Liker::new(one.user.clone(), one.dots.clone()));
             short.chain(long).chain(uuids).chain(whole)
         });
-        compact(self.short.iter(), Key::Short).chain(others)
+        compact(self.short.iter(self.span), Key::Short).chain(others)
     }
 
     /// Takes out those whose hash is `at` or more.
@@ -256,7 +256,7 @@ impl Bucket {
         });
         let mut upper = Self {
             span: halves.1,
-            short: self.short.split(halves),
+            short: self.short.split(self.span, halves),
             others,
             changed: true,
         };
@@ -273,7 +273,11 @@ impl Bucket {
         let Some(others) = others.filter(|it| it.short.len() > 0) else {
             return;
         };
-        let mut all: Vec<_> = self.short.iter().chain(others.short.iter()).collect();
+        let mut all: Vec<_> = self
+            .short
+            .iter(self.span)
+            .chain(others.short.iter())
+            .collect();
         all.sort_unstable_by_key(|(key, _)| *key);
         self.set_short(&all);
     }

@@ -4,6 +4,7 @@
 //! split, so that growth never moves more than one bucket.
 
 mod bucket;
+mod many;
 mod packed;
 mod shorts;
 mod table;
@@ -322,6 +323,7 @@ fn share_of(width: u64, chance: u64) -> u64 {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
+    use std::sync::LazyLock;
 
     use super::*;
     use crate::crdt::dot::{ReplicaIndex, Replicas};
@@ -460,20 +462,37 @@ mod tests {
         }
     }
 
+    /// A range of hashes, and users in it.
+    type Ranged = ((u64, u64), Vec<UserId>);
+
+    /// So wide that keys stand whole, just so narrow that they do not, and around that.
+    static RANGES: LazyLock<[Ranged; 4]> = LazyLock::new(|| {
+        [0, 7, 8, 9].map(|bits| {
+            let width = u64::MAX >> bits;
+            let (from, to) = (u64::MAX - width, u64::MAX);
+            let users = (0..).map(|number| UserId::new(&format!("u{number}")).expect("valid"));
+            let users = users.filter(|user| UserHash::of(user).order() >= from);
+            ((from, to), users.take(250).collect())
+        })
+    });
+
     proptest! {
         /// Enough users of one kind for short dots, and pages that become more, sometimes more than there is room for.
         #[test]
         fn many_users_and_pages_equal_a_map(
+            range in 0..RANGES.len(),
             pace in 5u64..100,
             raw in prop::collection::vec((0usize..250, 0u64..40, 0u32..2, 0u8..5), 0..900),
         ) {
             let replicas = replicas();
             let context = context(&replicas);
-            let mut set = Likers::new(0, u64::MAX);
+            let ((from, to), users) = &RANGES[range];
+            let (from, to) = (*from, *to);
+            let mut set = Likers::new(from, to);
             let mut map: BTreeMap<UserId, Dots> = BTreeMap::new();
             let mut changes = Changes::default();
             for (seq, (number, page, replica, chance)) in (1u64..).zip(raw) {
-                let user = UserId::new(&format!("u{number}")).expect("valid");
+                let user = users[number].clone();
                 let mut dots = Dots::new();
                 if chance > 0 {
                     dots.push(dot(replica, (page % (1 + seq / pace)) << 28 | seq));
@@ -490,12 +509,12 @@ mod tests {
             };
             prop_assert!(set.is_placed());
             prop_assert_eq!(&listed(&set), &map);
-            set.begin_bucket(1 << 63);
+            set.begin_bucket(from + (to - from) / 5 * 3);
             prop_assert!(set.is_placed());
             prop_assert_eq!(&listed(&set), &map);
             let all: Vec<(UserId, Dots)> = map.clone().into_iter().collect();
-            let mut part = Likers::new(0, u64::MAX);
-            part.put_part(Part::of(context, (0, u64::MAX), &all, &mut changes));
+            let mut part = Likers::new(from, to);
+            part.put_part(Part::of(context, (from, to), &all, &mut changes));
             prop_assert!(part.is_placed());
             prop_assert_eq!(&listed(&part), &map);
         }

@@ -1,6 +1,6 @@
-//! Users with short keys, with one dot each. Where there are many, dots take four bytes in place of eight.
+//! Users with short keys, with one dot each: a few as they are, many in fewer bytes.
 
-use super::packed::Pages;
+use super::many::{Distance, Held, Many};
 use super::table::{SlotHint, Span, Table};
 use crate::crdt::user_key::Short;
 
@@ -11,7 +11,9 @@ const NARROW_FROM: usize = 64;
 #[derive(Debug, Clone)]
 pub(super) enum Shorts {
     Few(Table<Short, u64>),
-    Many(Table<Short, u32>, Pages),
+    Many(Many<Short>),
+    /// In a span that is narrow enough.
+    Near(Many<Distance>),
 }
 
 /// The dot is of a page that has no room here.
@@ -31,22 +33,19 @@ impl Shorts {
             let few = Table::ordered(span, all.iter().copied(), all.len());
             return (Self::Few(few), Vec::new());
         }
-        let (mut pages, mut rest) = (Pages::default(), Vec::new());
-        let narrow = all.iter().filter_map(|(key, dot)| {
-            let short = pages.shorten(*dot);
-            if short.is_none() {
-                rest.push((*key, *dot));
-            }
-            Some((*key, short?))
-        });
-        let many = Table::ordered(span, narrow, all.len());
-        (Self::Many(many, pages), rest)
+        if Distance::fits(span) {
+            let (near, rest) = Many::of(span, all);
+            return (Self::Near(near), rest);
+        }
+        let (many, rest) = Many::of(span, all);
+        (Self::Many(many), rest)
     }
 
     pub fn len(&self) -> usize {
         match self {
             Self::Few(few) => few.len(),
-            Self::Many(many, _) => many.len(),
+            Self::Many(many) => many.len(),
+            Self::Near(near) => near.len(),
         }
     }
 
@@ -54,10 +53,8 @@ impl Shorts {
     pub fn look(&self, span: Span, key: Short) -> (SlotHint, Option<u64>) {
         match self {
             Self::Few(few) => few.look(span, key),
-            Self::Many(many, pages) => {
-                let (seen, short) = many.look(span, key);
-                (seen, short.map(|short| pages.lengthen(short)))
-            }
+            Self::Many(many) => many.look(span, key),
+            Self::Near(near) => near.look(span, key),
         }
     }
 
@@ -72,12 +69,8 @@ impl Shorts {
         self.narrow_if_many(span);
         match self {
             Self::Few(few) => Ok(few.put_seen(span, key, dot, seen)),
-            Self::Many(many, pages) => {
-                let short = pages.shorten(dot).ok_or(NoPage)?;
-                Ok(many
-                    .put_seen(span, key, short, seen)
-                    .map(|old| pages.lengthen(old)))
-            }
+            Self::Many(many) => many.put(span, key, dot, seen),
+            Self::Near(near) => near.put(span, key, dot, seen),
         }
     }
 
@@ -95,22 +88,23 @@ impl Shorts {
         }
     }
 
-    /// Takes out the keys from the middle of the span on. Pages stay as they are.
-    pub fn split(&mut self, halves: (Span, Span)) -> Self {
-        match self {
-            Self::Few(few) => Self::Few(few.split(halves)),
-            Self::Many(many, pages) => Self::Many(many.split(halves), pages.clone()),
-        }
+    /// Takes out the keys of the upper half of the span.
+    pub fn split(&mut self, span: Span, halves: (Span, Span)) -> Self {
+        let (lower, upper) = match self {
+            Self::Few(few) => return Self::Few(few.split(halves)),
+            Self::Many(many) => halves_of(many, span, halves),
+            Self::Near(near) => halves_of(near, span, halves),
+        };
+        *self = lower;
+        upper
     }
 
     /// Asks for the memory in which a search for the key begins. That of these has been asked for.
     pub fn prefetch(&self, span: Span, key: Short) {
         match self {
             Self::Few(few) => few.prefetch(span, key),
-            Self::Many(many, pages) => {
-                many.prefetch(span, key);
-                pages.prefetch();
-            }
+            Self::Many(many) => many.prefetch(span, key),
+            Self::Near(near) => near.prefetch(span, key),
         }
     }
 
@@ -118,26 +112,38 @@ impl Shorts {
     pub fn is_ordered(&self, span: Span) -> bool {
         match self {
             Self::Few(few) => few.is_ordered(span),
-            Self::Many(many, _) => many.is_ordered(span),
+            Self::Many(many) => many.is_ordered(span),
+            Self::Near(near) => near.is_ordered(span),
         }
     }
 
     pub fn remove(&mut self, span: Span, key: Short) -> Option<u64> {
         match self {
             Self::Few(few) => few.remove(span, key),
-            Self::Many(many, pages) => Some(pages.lengthen(many.remove(span, key)?)),
+            Self::Many(many) => many.remove(span, key),
+            Self::Near(near) => near.remove(span, key),
         }
     }
 
     /// In order of the keys.
-    pub fn iter(&self) -> impl Iterator<Item = (Short, u64)> {
-        let (few, many) = match self {
-            Self::Few(few) => (Some(few), None),
-            Self::Many(many, pages) => (None, Some((many, pages))),
+    pub fn iter(&self, span: Span) -> impl Iterator<Item = (Short, u64)> {
+        let (few, many, near) = match self {
+            Self::Few(few) => (Some(few), None, None),
+            Self::Many(many) => (None, Some(many), None),
+            Self::Near(near) => (None, None, Some(near)),
         };
-        let many = many
-            .into_iter()
-            .flat_map(|(many, pages)| many.iter().map(|(key, short)| (key, pages.lengthen(short))));
-        few.into_iter().flat_map(Table::iter).chain(many)
+        let few = few.into_iter().flat_map(Table::iter);
+        let many = many.into_iter().flat_map(move |many| many.iter(span));
+        let near = near.into_iter().flat_map(move |near| near.iter(span));
+        few.chain(many).chain(near)
     }
+}
+
+fn halves_of<K: Held>(all: &Many<K>, span: Span, (lower, upper): (Span, Span)) -> (Shorts, Shorts) {
+    let below = all.below(span, upper.from);
+    let half = |half: Span, pass, len| match Distance::fits(half) {
+        true => Shorts::Near(all.part((span, half), pass, len)),
+        false => Shorts::Many(all.part((span, half), pass, len)),
+    };
+    (half(lower, 0, below), half(upper, below, all.len() - below))
 }

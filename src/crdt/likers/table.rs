@@ -66,9 +66,9 @@ impl TableValue for u32 {
     const ZERO: Self = 0;
 }
 
-/// Not aligned to eight bytes, of which a short value would take four more. Fields are copied, never borrowed.
+/// Not aligned: short keys and values would take more bytes. Fields are copied, never borrowed.
 #[derive(Debug, Clone, Copy)]
-#[repr(C, packed(4))]
+#[repr(C, packed)]
 struct Slot<K, V> {
     key: K,
     /// Zero where the slot is empty.
