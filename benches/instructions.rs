@@ -43,8 +43,8 @@ fn writing(of: Posts) -> (Node, Vec<WriteBatch>) {
 }
 
 #[library_benchmark]
-#[bench::hot_post(args = (Posts::Hot), setup = writing, config = at_most(3_770, COUNT * ITEMS))]
-#[bench::many_posts(args = (SPREAD), setup = writing, config = at_most(5_650, COUNT * ITEMS))]
+#[bench::hot_post(args = (Posts::Hot), setup = writing, config = at_most(3_030, COUNT * ITEMS))]
+#[bench::many_posts(args = (SPREAD), setup = writing, config = at_most(5_280, COUNT * ITEMS))]
 fn write((node, batches): (Node, Vec<WriteBatch>)) -> Node {
     node.write(batches);
     node
@@ -56,8 +56,8 @@ fn merging(of: Posts) -> (Node, Vec<Bytes>) {
 }
 
 #[library_benchmark]
-#[bench::hot_post(args = (Posts::Hot), setup = merging, config = at_most(3_340, COUNT * ITEMS))]
-#[bench::many_posts(args = (SPREAD), setup = merging, config = at_most(3_830, COUNT * ITEMS))]
+#[bench::hot_post(args = (Posts::Hot), setup = merging, config = at_most(2_760, COUNT * ITEMS))]
+#[bench::many_posts(args = (SPREAD), setup = merging, config = at_most(3_680, COUNT * ITEMS))]
 fn merge((node, blocks): (Node, Vec<Bytes>)) -> (Node, Vec<Bytes>) {
     node.apply(&blocks);
     (node, blocks)
