@@ -19,17 +19,21 @@ use tokio::sync::Notify;
 
 use crate::crdt::dot::ReplicaIndex;
 use crate::engine::published::Published;
-use crate::engine::section::{SECTION_BYTES, Section};
+use crate::engine::section::Section;
 use crate::limits::COMMIT_BYTES_MAX;
 use crate::log::Room;
 use crate::planted::{Bug, is_planted};
 
-/// Bytes of events that come during one sync where streams write: they have more in hand, and gain by fewer syncs, which
-/// take much of a core with the switches between tasks that they bring. Whoever waits for each call comes to less, and gains
-/// nothing by a later sync.
-const BUSY_BYTES: usize = 16 << 10;
+/// Events that come during one sync where streams write: they have more in hand, and gain by fewer syncs, which take much of a core
+/// with the switches between tasks that they bring. Whoever waits for each call comes to fewer, also where a client gathers
+/// those of some hundred tasks, and loses by a later sync.
+const BUSY_EVENTS: u64 = 512;
 /// How long a batch is left open where streams write.
 const GATHERING: Duration = Duration::from_millis(1);
+
+/// From so many who wait for a batch on, one task wakes the others: whoever is woken by the writer, whose thread is none of the
+/// runtime's, comes into a queue that all of its threads share, and that is looked into seldom where they are busy.
+const MANY_WAITING: usize = 32;
 
 /// The order of slots. What was read from memory may leave the node once the log is synced through the
 /// last ticket that was drawn when the reading was done.
@@ -86,14 +90,19 @@ pub struct Batch {
 }
 
 impl Batch {
-    /// Gives the result to all who wait. Called once.
+    /// Gives the result to all who wait. Called once, within a runtime.
     pub(super) fn complete(&self, result: CommitResult) {
         let wakers = {
             let mut waiting = self.waiting.lock();
             waiting.result = Some(result);
             std::mem::take(&mut waiting.wakers)
         };
-        wakers.into_iter().for_each(Waker::wake);
+        let is_many = wakers.len() >= MANY_WAITING;
+        let wake_all = move || wakers.into_iter().for_each(Waker::wake);
+        match is_many {
+            true => drop(tokio::spawn(async move { wake_all() })),
+            false => wake_all(),
+        }
     }
 
     /// The sections in the order of their tickets, once all slots are filled.
@@ -165,6 +174,7 @@ struct State {
     open: Arc<Batch>,
     open_slots: usize,
     open_bytes: usize,
+    open_events: u64,
     /// The newest batch that was taken by the writer.
     newest: Arc<Batch>,
     closed: Option<Refused>,
@@ -204,6 +214,7 @@ impl CommitQueue {
             open: Arc::default(),
             open_slots: 0,
             open_bytes: 0,
+            open_events: 0,
             newest: done,
             closed: None,
         };
@@ -254,6 +265,7 @@ impl CommitQueue {
         state.next_ticket += 1;
         state.open_slots += 1;
         state.open_bytes += demand.bytes;
+        state.open_events += demand.events;
         if state.open_slots == 1 {
             self.work.notify_one();
         }
@@ -357,16 +369,11 @@ impl CommitQueue {
 
     /// Leaves the open batch open for a while, where streams write. Called by the writer alone.
     pub(super) async fn gather(&self) {
-        if self.is_busy() {
+        let is_busy = self.state.lock().open_events >= BUSY_EVENTS;
+        if is_busy {
             let full = self.hurry.notified();
             let _either = tokio::time::timeout(GATHERING, full).await;
         }
-    }
-
-    fn is_busy(&self) -> bool {
-        let state = self.state.lock();
-        let sections = state.open_slots * SECTION_BYTES;
-        state.open_bytes >= BUSY_BYTES + sections
     }
 
     /// The next batch with at least one slot, with its last ticket and the bytes that were admitted
@@ -382,6 +389,7 @@ impl CommitQueue {
                     let bytes = state.open_bytes as u64;
                     state.open_slots = 0;
                     state.open_bytes = 0;
+                    state.open_events = 0;
                     let last = Ticket(state.next_ticket - 1);
                     drop(state);
                     self.space.notify_waiters();
