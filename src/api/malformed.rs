@@ -21,6 +21,7 @@ const WHOLE: &str = "request";
 
 /// Gives the answer a reason if it is a refusal of gRPC's own.
 pub(super) fn explain(response: Response<Body>) -> Response<Body> {
+    // A refusal with details is not gRPC's, and need not be decoded to tell so.
     if response.headers().contains_key(Status::GRPC_STATUS_DETAILS) {
         return response;
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Event};
+use crate::crdt::likers::Searches;
 use crate::crdt::merge::{self, Knowledge, Target};
 use crate::crdt::pn_counter::CounterEntry;
 use crate::crdt::user_key::Who;
@@ -82,22 +83,18 @@ impl<'a> Applier<'a, '_> {
         }
     }
 
-    /// Begins all searches before the first is gone on with: memory is waited for once, not for each user.
+    /// Asks for the memory of all of them, before the first is applied.
     fn prefetch(&self, together: &[Incoming<'_>]) {
         let shards = self.engine.shards.len();
         let targets = together.iter();
         let targets = targets.filter_map(|it| Some((it.shard(shards)?, it.post?, it.who?)));
-        let searched = targets.filter_map(|(shard, post, who)| {
-            let likers = self.shards.peek(shard).likers(post)?;
-            let place = likers.place_of(who);
-            likers.prefetch_bucket(place);
-            Some((likers, place, who))
-        });
-        let mut begun = Vec::with_capacity(together.len());
-        begun.extend(searched);
-        for (likers, place, who) in begun {
-            likers.prefetch(place, who);
+        let mut searches = Searches::with_capacity(together.len());
+        for (shard, post, who) in targets {
+            if let Some(likers) = self.shards.peek(shard).likers(post) {
+                searches.begin(likers, who);
+            }
         }
+        searches.go_on();
     }
 
     /// Likers first, then, under another lock, the figures that follow from them.

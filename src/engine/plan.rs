@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use crate::crdt::dot::{Dots, ReplicaIndex};
-use crate::crdt::likers::{Likers, Place};
+use crate::crdt::likers::{Likers, Place, Searches};
 use crate::engine::Engine;
 use crate::engine::command::Command;
 use crate::engine::commit::{Demand, Refused, Slot};
@@ -53,25 +53,19 @@ impl<'a> Plan<'a> {
                 items: vec![Planned::default(); here.len()],
             };
         }
-        // All searches begin before the first is gone on with: the memory of a large post is waited for once, not for
-        // each user.
         let mut items = vec![Planned::default(); here.len()];
-        let mut searches = Vec::with_capacity(here.len());
+        let mut searches = Searches::with_capacity(here.len());
         let mut from = 0;
         for run in runs(here, prepared) {
             let likers = shard.likers(prepared[run[0]].post);
             for (at, item) in run.iter().zip(&mut items[from..]) {
                 if let (Some(likers), Some(who)) = (likers, prepared[*at].user) {
-                    item.place = likers.place_of(who);
-                    likers.prefetch_bucket(item.place);
-                    searches.push((likers, item.place, who));
+                    item.place = searches.begin(likers, who);
                 }
             }
             from += run.len();
         }
-        for (likers, place, who) in searches {
-            likers.prefetch(place, who);
-        }
+        searches.go_on();
         let mut events = 0;
         let mut likes: Vec<(&Arc<Post>, u64)> = Vec::new();
         let mut from = 0;

@@ -15,7 +15,7 @@ use crate::crdt::changes::Changes;
 use crate::crdt::dot::Dot;
 use crate::crdt::event::{Action, Block};
 use crate::crdt::fingerprint::RangeSums;
-use crate::crdt::likers::Place;
+use crate::crdt::likers::{Place, Searches};
 use crate::crdt::user_key::{UserHash, Who};
 use crate::engine::Engine;
 use crate::engine::orphans::Orphans;
@@ -308,14 +308,11 @@ fn apply_to_shard(
         let (likers, changes) = (shard.likers_mut(post), &mut all[at]);
         for together in run.chunks(TOGETHER) {
             let users = together.iter().map(|like| Who::of(&like.user));
-            let mut users: Vec<(Who<'_>, Place)> =
-                users.map(|who| (who, likers.place_of(who))).collect();
-            users
-                .iter()
-                .for_each(|(_, place)| likers.prefetch_bucket(*place));
-            users
-                .iter()
-                .for_each(|(who, place)| likers.prefetch(*place, *who));
+            let mut searches = Searches::with_capacity(together.len());
+            let mut users: Vec<(Who<'_>, Place)> = users
+                .map(|who| (who, searches.begin(likers, who)))
+                .collect();
+            searches.go_on();
             for (like, (who, place)) in together.iter().zip(&mut users) {
                 let mut dots = likers.dots_at(place, *who);
                 if !dots.contains(&like.dot) {

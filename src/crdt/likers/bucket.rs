@@ -303,7 +303,14 @@ fn compact<K>(
     likers: impl Iterator<Item = (K, u64)>,
     kind: fn(K) -> Key,
 ) -> impl Iterator<Item = Liker> {
-    likers.map(move |(key, value)| Liker::new(kind(key).user(), unpacked(value)))
+    likers.map(move |(key, value)| {
+        let key = kind(key);
+        Liker {
+            user: key.user(),
+            hash: key.hash(),
+            dots: unpacked(value),
+        }
+    })
 }
 
 /// A user's hash as a hash table takes it. The table tells its entries apart by the highest bits first,

@@ -148,8 +148,7 @@ impl<K: Held> Many<K> {
 
     /// How many keys lie below.
     pub fn below(&self, span: Span, at: Short) -> usize {
-        let all = self.table.iter();
-        all.take_while(|(key, _)| key.key(span) < at).count()
+        self.table.below(K::of(span, at).highest())
     }
 
     pub fn prefetch(&self, span: Span, key: Short) {

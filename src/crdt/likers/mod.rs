@@ -6,10 +6,12 @@
 mod bucket;
 mod many;
 mod packed;
+mod searches;
 mod shorts;
 mod table;
 
 use bucket::Bucket;
+pub use searches::Searches;
 use table::{SlotHint, Span};
 
 use crate::crdt::changes::{Changes, PostContext};
@@ -93,14 +95,14 @@ impl Likers {
     }
 
     /// Asks for the memory of the bucket.
-    pub fn prefetch_bucket(&self, place: Place) {
+    fn prefetch_bucket(&self, place: Place) {
         if let Some(bucket) = self.buckets.get(place.bucket as usize) {
             bucket.prefetch_head();
         }
     }
 
     /// Asks for the memory in which a search for the user begins. That of their bucket has been asked for.
-    pub fn prefetch(&self, place: Place, who: Who<'_>) {
+    fn prefetch(&self, place: Place, who: Who<'_>) {
         if let Some(bucket) = self.buckets.get(place.bucket as usize) {
             bucket.prefetch(who);
         }

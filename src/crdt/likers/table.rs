@@ -209,12 +209,15 @@ impl<K: TableKey, V: TableValue> Table<K, V> {
         taken.map(|slot| (slot.key, slot.value))
     }
 
+    /// How many keys lie below.
+    pub fn below(&self, highest: u64) -> usize {
+        let all = self.iter();
+        all.take_while(|(key, _)| key.highest() < highest).count()
+    }
+
     /// Takes out the keys from the middle of the span on.
     pub fn split(&mut self, (below, above): (Span, Span)) -> Self {
-        let lower = self
-            .iter()
-            .take_while(|(key, _)| key.highest() < above.from);
-        let (all, lower) = (self.len(), lower.count());
+        let (all, lower) = (self.len(), self.below(above.from));
         let upper = Self::ordered(above, self.iter().skip(lower), all - lower);
         *self = Self::ordered(below, self.iter().take(lower), lower);
         upper
