@@ -48,8 +48,9 @@ ROWS = (
             Goal("likes_by_sadd", "× SADD + SCARD at its best depth", least=4),
         ),
         {
-            "likes_rate": "likes/s",
+            "likes_rate": "likes/s, two streams",
             "likes_p99_ms": "ms p99 of a batch of 1,000, 16 under way",
+            "one_stream_rate": "likes/s, one stream",
             "likes_node_cpu_us": "µs of the node's CPU a like",
             "script_rate": "the script/s (the better of two generators)",
             "sadd_rate": "SADD + SCARD/s",
@@ -144,6 +145,7 @@ ROWS = (
             "sync_ms": "ms of a lone write on the idle node (taken off)",
             "stalled_p99_ms": "ms p99 of the lone writer",
             "growth_rate": "likes/s meanwhile",
+            "machine_stall_ms": "ms by which the machine itself woke a sleeper too late before, at the most",
         },
         note="one caller on the growing post; it grows at a steady rate, for at full speed a write waits in line "
         "behind sixteen batches",

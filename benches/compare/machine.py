@@ -3,6 +3,7 @@
 import os
 import platform
 import subprocess
+import time
 from pathlib import Path
 
 TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
@@ -59,6 +60,15 @@ def children_cpu_seconds():
 def memory_bytes(pid, name="VmRSS"):
     """Memory of a process; `VmHWM` for the most that it ever had."""
     return int(_field(f"/proc/{pid}/status", name).split()[0]) * 1024
+
+
+def longest_delay_ms(seconds):
+    """By how much the longest of many sleeps of a millisecond was too long: no program here answers sooner than that at its worst."""
+    longest, end = 0, time.perf_counter() + seconds
+    while (begun := time.perf_counter()) < end:
+        time.sleep(0.001)
+        longest = max(longest, time.perf_counter() - begun - 0.001)
+    return 1_000 * longest
 
 
 def disk_bytes(folder):

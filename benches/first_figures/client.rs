@@ -175,7 +175,7 @@ impl Client {
             pace: None,
         };
         let next = || Some(stream::likes_of(post, next()?));
-        let streamed = stream::drive(self.callers.channels[0].clone(), drive, next).await?;
+        let streamed = stream::drive(vec![self.callers.channels[0].clone()], drive, next).await?;
         Measured::new(streamed.items, streamed.latency_us, streamed.took)
     }
 

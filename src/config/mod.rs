@@ -86,10 +86,10 @@ impl Default for Config {
                 forget_after_ms: 24 * 60 * 60 * 1_000,
             },
             log: Log {
-                segment_bytes: 32 * MIB,
+                segment_bytes: 16 * MIB,
                 retain_bytes: GIB,
                 retain_ms: 86_400_000,
-                recent_bytes: 8 * MIB,
+                recent_bytes: 4 * MIB,
                 on_sync_failure: OnSyncFailure::Refuse,
             },
             checkpoint: Checkpoint {

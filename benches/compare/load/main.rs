@@ -37,7 +37,7 @@ struct Arguments {
 
 #[derive(Subcommand)]
 enum What {
-    /// Writes on one stream of batches
+    /// Writes on streams of batches
     Stream(streaming::Arguments),
     /// Unary calls from many tasks, each with a user of its own
     Unary(unary::Arguments),

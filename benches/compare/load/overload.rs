@@ -5,8 +5,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
-use likewise::wire::v1::BatchWriteRequest;
 use likewise::wire::v1::like_service_client::LikeServiceClient;
+use likewise::wire::v1::{BatchWriteRequest, WriteBatch};
 use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
@@ -27,6 +27,9 @@ pub struct Arguments {
     /// The node
     #[arg(long)]
     address: String,
+    /// The post
+    #[arg(long, default_value = "hot")]
+    post: String,
     #[arg(long, default_value_t = 64)]
     connections: usize,
     #[arg(long, default_value_t = 100)]
@@ -110,7 +113,8 @@ impl Load<'_> {
 
     fn call(&self, number: u64) -> impl Future<Output = ()> + use<> {
         let channel = self.channels[number as usize % self.channels.len()].clone();
-        call(channel, number, self.arguments.batch, self.outcomes.clone())
+        let batch = batch(&self.arguments.post, number, self.arguments.batch);
+        call(channel, batch, self.outcomes.clone())
     }
 
     /// Returns how many were sent, how many were held back, and how many were unanswered at most.
@@ -142,12 +146,12 @@ impl Load<'_> {
         for _ in 0..self.arguments.in_flight {
             let number = number.clone();
             let (channels, outcomes) = (self.channels.to_vec(), self.outcomes.clone());
-            let batch = self.arguments.batch;
+            let (post, size) = (self.arguments.post.clone(), self.arguments.batch);
             callers.spawn(async move {
                 while Instant::now() < end {
                     let number = number.fetch_add(1, Ordering::Relaxed);
                     let channel = channels[number as usize % channels.len()].clone();
-                    call(channel, number, batch, outcomes.clone()).await;
+                    call(channel, batch(&post, number, size), outcomes.clone()).await;
                 }
             });
         }
@@ -158,18 +162,16 @@ impl Load<'_> {
     }
 }
 
-fn call(
-    channel: Channel,
-    number: u64,
-    size: u64,
-    outcomes: Arc<Outcomes>,
-) -> impl Future<Output = ()> {
+fn batch(post: &str, number: u64, size: u64) -> WriteBatch {
+    let places = number * size..(number + 1) * size;
+    likes_of(post, places.map(|place| scattered(place, USERS)).collect())
+}
+
+fn call(channel: Channel, batch: WriteBatch, outcomes: Arc<Outcomes>) -> impl Future<Output = ()> {
     outcomes.unanswered.fetch_add(1, Ordering::Relaxed);
     let since = Instant::now();
-    let places = number * size..(number + 1) * size;
-    let users = places.map(|place| scattered(place, USERS)).collect();
     async move {
-        let batch = Some(likes_of("hot", users));
+        let batch = Some(batch);
         let mut client = LikeServiceClient::new(channel);
         let answer = client.batch_write(BatchWriteRequest { batch }).await;
         outcomes.unanswered.fetch_sub(1, Ordering::Relaxed);

@@ -1,4 +1,4 @@
-//! Writes on one stream of batches, and whether the count is right afterwards.
+//! Writes on streams of batches, and whether the count is right afterwards.
 
 use std::time::{Duration, Instant};
 
@@ -49,7 +49,10 @@ pub struct Arguments {
     seconds: f64,
     #[arg(long, default_value_t = 1_000)]
     batch: usize,
-    /// Batches under way
+    /// Streams, each on a connection of its own
+    #[arg(long, default_value_t = 1)]
+    streams: usize,
+    /// Batches under way on each stream
     #[arg(long, default_value_t = 16)]
     in_flight: usize,
     /// Items a second; as many as are taken if unset
@@ -58,7 +61,11 @@ pub struct Arguments {
 }
 
 pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
-    let channel = figures::connect(&arguments.address).await?;
+    let mut channels = Vec::new();
+    for _ in 0..arguments.streams.max(1) {
+        channels.push(figures::connect(&arguments.address).await?);
+    }
+    let channel = channels[0].clone();
     let posts = Posts::new(arguments.post.clone(), arguments.posts, arguments.zipf);
     let mut users = Users {
         order: arguments.order,
@@ -79,7 +86,7 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
         in_flight: arguments.in_flight,
         pace: arguments.rate.map(|rate| rate / arguments.batch as f64),
     };
-    let streamed = drive(channel.clone(), plan, next).await?;
+    let streamed = drive(channels, plan, next).await?;
     let count = match arguments.posts {
         1 => Some(count(channel, arguments.post.clone()).await?),
         _ => None,

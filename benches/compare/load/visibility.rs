@@ -170,7 +170,7 @@ impl Writer {
             in_flight: IN_FLIGHT,
             pace: Some(pace),
         };
-        let streamed = drive(channel, plan, || {
+        let streamed = drive(vec![channel], plan, || {
             (Instant::now() < self.end).then(|| {
                 let first = (self.sent * self.places + self.place) * self.batch;
                 let users = (first..first + self.batch).collect();

@@ -9,6 +9,7 @@ from peers import Redis
 from processes import Failed
 
 IDLE_SECONDS = 2
+MACHINE_SECONDS = 10
 # Of the windows of 100 ms, so many together tell a rate.
 WINDOWS = 5
 WINDOW_SECONDS = 0.1
@@ -18,7 +19,7 @@ FULL_SPEED = 0.9
 def growth(run):
     """Grows a post at a steady rate beside a lone writer, then looks at memory and disk, then churns it."""
     tools, likers = run.tools, run.sizes.likers
-    found = {}
+    found = {"machine_stall_ms": machine.longest_delay_ms(MACHINE_SECONDS)}
     with run.node("large") as node:
         # Users whom the stream does not have.
         lone = {"address": node.address, "post": "hot", "from": 2 * likers}

@@ -42,17 +42,19 @@ def _spread(run, node, posts):
 
 
 def overload(run):
-    """The node on one core, the generator on the other: as much as it takes, then three times that."""
+    """The node on one core, the generator on the other: as much as it takes, then three times that. Each on a post of its own,
+    for a like costs more on a larger one."""
     with run.node("overloaded", cpu=0) as node:
         # Long enough for queues to fill, if they do.
         seconds = 3 * run.sizes.seconds
         common = {"address": node.address, "cpu": 1, "threads": 1, "seconds": seconds}
         peaks = [
-            run.tools.load("overload", in_flight=in_flight, **common) for in_flight in (16, 64, 256)
+            run.tools.load("overload", post=f"peak-{in_flight}", in_flight=in_flight, **common)
+            for in_flight in (16, 64, 256)
         ]
         peak = max(found["goodput"] for found in peaks)
         memory = node.memory_bytes()
-        over = run.tools.load("overload", rate=3 * peak, **common)
+        over = run.tools.load("overload", post="over", rate=3 * peak, **common)
         memory = node.memory_bytes() - memory
     return {
         "peak_rate": peak,

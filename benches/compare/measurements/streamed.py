@@ -6,6 +6,8 @@ from peers import Redis
 
 SADD_DEPTHS = (16, 64, 256, 1024)
 PIPELINE = 64
+# The peer has fifty connections. Batches of one stream are applied one after the other.
+STREAMS = {"streams": 2, "in_flight": 8}
 BEFORE = 1_000
 
 
@@ -14,10 +16,13 @@ def hot_post(run):
     seconds = run.sizes.seconds
     found = {}
     with run.node("hot") as node:
-        likes = node.stream(seconds=seconds, seed=run.number + 1)
+        likes = node.stream(seconds=seconds, seed=run.number + 1, **STREAMS)
         found["likes_rate"] = likes["rate"]
         found["likes_p99_ms"] = likes["p99_ms"]
         found["likes_node_cpu_us"] = likes["node_cpu_us"]
+    with run.node("hot-alone") as node:
+        alone = node.stream(seconds=seconds, seed=run.number + 1)
+        found["one_stream_rate"] = alone["rate"]
     redis = Redis(run.tools, run.path("redis"))
     ours = redis.load("script", seconds=seconds, pipeline=PIPELINE)["rate"]
     redis.ask("FLUSHALL")
