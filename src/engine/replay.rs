@@ -27,7 +27,9 @@ use crate::log::{Position, Record, RefusedRecord, VisitError, Visitor};
 use crate::seams::Cores;
 
 /// Likes that are put aside at most.
-const ASIDE_MAX: usize = 1 << 18;
+const ASIDE_MAX: usize = 1 << 20;
+/// Likes are merged into tables where a post has no more than so many times the likers.
+const MERGED_FROM: usize = 8;
 /// Likes whose users are searched for at the same time, so that the waits for memory overlap.
 const TOGETHER: usize = 64;
 /// Bytes of blocks that are decoded together.
@@ -306,17 +308,25 @@ fn apply_to_shard(
         let post = &posts[at];
         let context = engine.context(post, &replicas);
         let (likers, changes) = (shard.likers_mut(post), &mut all[at]);
+        let mut run: Vec<(Who<'_>, Dot)> = run
+            .iter()
+            .map(|like| (Who::of(&like.user), like.dot))
+            .collect();
+        if likers.len() <= run.len() * MERGED_FROM {
+            let left = likers.merge(context, &run, changes);
+            run = left.into_iter().map(|at| run[at]).collect();
+        }
         for together in run.chunks(TOGETHER) {
-            let users = together.iter().map(|like| Who::of(&like.user));
             let mut searches = Searches::with_capacity(together.len());
-            let mut users: Vec<(Who<'_>, Place)> = users
-                .map(|who| (who, searches.begin(likers, who)))
+            let mut places: Vec<Place> = together
+                .iter()
+                .map(|(who, _)| searches.begin(likers, *who))
                 .collect();
             searches.go_on();
-            for (like, (who, place)) in together.iter().zip(&mut users) {
+            for ((who, dot), place) in together.iter().zip(&mut places) {
                 let mut dots = likers.dots_at(place, *who);
-                if !dots.contains(&like.dot) {
-                    dots.push(like.dot);
+                if !dots.contains(dot) {
+                    dots.push(*dot);
                     likers.set_at(*place, context, *who, &dots, changes);
                 }
             }

@@ -87,6 +87,40 @@ impl Bucket {
         }
     }
 
+    /// Puts in new users with one dot each, whose hashes ascend, in one pass over the table. Returns the places of those whom it
+    /// did not put in: who may be here already, or has no short key.
+    pub fn merge(&mut self, likers: &[(Who<'_>, Dot)]) -> Vec<usize> {
+        let is_short = |(who, _): &(Who<'_>, Dot)| matches!(who.key, Key::Short(_));
+        if self.others.is_some() || !likers.iter().any(is_short) {
+            return (0..likers.len()).collect();
+        }
+        let mut all: Vec<(Short, u64)> = Vec::with_capacity(self.len() + likers.len());
+        let mut left = Vec::new();
+        let mut new = likers.iter().enumerate().peekable();
+        let mut put_below = |all: &mut Vec<(Short, u64)>, below: Option<Short>| {
+            while let Some((at, (who, dot))) =
+                new.next_if(|(_, (who, _))| below.is_none_or(|below| who.order() < below))
+            {
+                match (who.key, packed(&[*dot])) {
+                    (Key::Short(key), Some(value))
+                        if all.last().is_none_or(|last| last.0 < key) =>
+                    {
+                        all.push((key, value));
+                    }
+                    _ => left.push(at),
+                }
+            }
+        };
+        self.short.iter(self.span).for_each(|(key, value)| {
+            put_below(&mut all, Some(key));
+            all.push((key, value));
+        });
+        put_below(&mut all, None);
+        self.set_short(&all);
+        self.changed = true;
+        left
+    }
+
     fn put_all(&mut self, likers: &[(Who<'_>, &Dots)]) {
         for (who, dots) in likers {
             self.put(*who, dots, SlotHint::default());

@@ -149,6 +149,50 @@ impl Likers {
         old
     }
 
+    /// Puts in many users with one dot each, whose hashes ascend, bucket by bucket: less than a search for each, unless there are many
+    /// times as many already. Returns the places of those whom it did not put in, for who may be there already.
+    pub fn merge(
+        &mut self,
+        context: PostContext<'_>,
+        likers: &[(Who<'_>, Dot)],
+        changes: &mut Changes,
+    ) -> Vec<usize> {
+        let mut all_left = Vec::new();
+        let mut from = 0;
+        while let Some((who, _)) = likers.get(from) {
+            let place = self.place(who.order());
+            let (_, end) = self.range_at(place);
+            let count = likers[from..].partition_point(|(who, _)| who.order() <= end);
+            let here = &likers[from..from + count];
+            let left = self.buckets[place].merge(here);
+            let mut left = left.into_iter().peekable();
+            for (at, (who, dot)) in here.iter().enumerate() {
+                match left.next_if_eq(&at) {
+                    Some(at) => all_left.push(from + at),
+                    None => changes.add_liker(context, who.hash(), &[*dot]),
+                }
+            }
+            self.split_large(place, end);
+            from += count;
+        }
+        all_left
+    }
+
+    /// Splits the buckets from this one up to the one that ends there until none is too large.
+    fn split_large(&mut self, from: usize, end: u64) {
+        let mut place = from;
+        while place < self.buckets.len() && self.starts[place] <= end {
+            let buckets = self.buckets.len();
+            if self.buckets[place].len() > BUCKET_LIKERS_MAX {
+                self.split(place);
+            }
+            // One that cannot be split stays as it is.
+            if self.buckets.len() == buckets {
+                place += 1;
+            }
+        }
+    }
+
     fn put(&mut self, (place, seen): (usize, SlotHint), who: Who<'_>, dots: &[Dot]) -> Dots {
         let bucket = &mut self.buckets[place];
         bucket.changed = true;
@@ -519,6 +563,64 @@ mod tests {
             part.put_part(Part::of(context, (from, to), &all, &mut changes));
             prop_assert!(part.is_placed());
             prop_assert_eq!(&listed(&part), &map);
+        }
+    }
+
+    proptest! {
+        /// Some were there before, some come twice, also with one dot, and some are of other kinds.
+        #[test]
+        fn merged_likers_are_what_they_make_one_by_one(
+            before in prop::collection::vec((0usize..3_000, 0u32..2, seq()), 0..1_500),
+            new in prop::collection::vec((0usize..3_000, 0u32..2, seq()), 1..3_000),
+            numbered in any::<bool>(),
+        ) {
+            let replicas = replicas();
+            let context = context(&replicas);
+            let name = |number| match numbered {
+                true => UserId::new(&format!("u{number}")).expect("valid"),
+                false => user(number),
+            };
+            let mut changes = Changes::default();
+            let mut merged = Likers::new(0, u64::MAX);
+            for (number, replica, seq) in before {
+                let dots = [dot(replica, seq)];
+                merged.set(context, Who::of(&name(number)), &dots, &mut changes);
+            }
+            let mut one_by_one = merged.clone();
+            let mut wanted = changes.clone();
+            let mut new: Vec<(UserId, Dot)> = new
+                .into_iter()
+                .map(|(number, replica, seq)| (name(number), dot(replica, seq)))
+                .collect();
+            for (user, dot) in &new {
+                let who = Who::of(user);
+                let mut dots = one_by_one.dots(who);
+                if !dots.contains(dot) {
+                    dots.push(*dot);
+                    one_by_one.set(context, who, &dots, &mut wanted);
+                }
+            }
+            // Of those with one hash, in the order in which they came.
+            new.sort_by_key(|(user, _)| UserHash::of(user).order());
+            let sorted: Vec<(Who<'_>, Dot)> = new.iter().map(|(user, dot)| (Who::of(user), *dot)).collect();
+            for (who, dot) in merged.merge(context, &sorted, &mut changes).iter().map(|at| sorted[*at]) {
+                let mut dots = merged.dots(who);
+                if !dots.contains(&dot) {
+                    dots.push(dot);
+                    merged.set(context, who, &dots, &mut changes);
+                }
+            }
+            prop_assert!(merged.is_placed());
+            prop_assert!(merged.buckets.iter().all(|bucket| bucket.len() <= BUCKET_LIKERS_MAX));
+            let listed = |set: &Likers| -> BTreeMap<UserId, Dots> {
+                set.iter().map(|liker| (liker.user, liker.dots)).collect()
+            };
+            prop_assert_eq!(listed(&merged), listed(&one_by_one));
+            prop_assert_eq!(changes.fingerprint, wanted.fingerprint);
+            prop_assert_eq!(changes.likers(), wanted.likers());
+            changes.credited.sort_unstable();
+            wanted.credited.sort_unstable();
+            prop_assert_eq!(changes.credited, wanted.credited);
         }
     }
 
