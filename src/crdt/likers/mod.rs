@@ -612,8 +612,14 @@ mod tests {
             }
             prop_assert!(merged.is_placed());
             prop_assert!(merged.buckets.iter().all(|bucket| bucket.len() <= BUCKET_LIKERS_MAX));
+            // Dots of one user stand in any order.
             let listed = |set: &Likers| -> BTreeMap<UserId, Dots> {
-                set.iter().map(|liker| (liker.user, liker.dots)).collect()
+                set.iter()
+                    .map(|mut liker| {
+                        liker.dots.sort_unstable_by_key(|dot| (dot.replica, dot.seq));
+                        (liker.user, liker.dots)
+                    })
+                    .collect()
             };
             prop_assert_eq!(listed(&merged), listed(&one_by_one));
             prop_assert_eq!(changes.fingerprint, wanted.fingerprint);
