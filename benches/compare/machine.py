@@ -63,7 +63,7 @@ def memory_bytes(pid, name="VmRSS"):
 
 
 def longest_delay_ms(seconds):
-    """By how much the longest of many sleeps of a millisecond was too long: no program here answers sooner than that at its worst."""
+    """How much too late the machine woke a thread that sleeps a millisecond at a time, at its worst."""
     longest, end = 0, time.perf_counter() + seconds
     while (begun := time.perf_counter()) < end:
         time.sleep(0.001)

@@ -1,8 +1,9 @@
 //! Replay of the log after a start, likes of large posts in bulk.
 //!
 //! Applied one by one, such likes wait for memory: each user of a large post stands in another place. So those that name
-//! no dot are put aside, and applied many together in the order in which memory has their users. Nobody sees the state
-//! meanwhile, and whatever else the log says of anyone is applied after what was put aside before it.
+//! no dot are put aside, and applied many together in the order in which memory has their users: merged into whole tables where
+//! the post has few times as many likers, else searched for many at a time. Nobody sees the state meanwhile, and whatever
+//! else the log says of anyone is applied after what was put aside before it.
 //!
 //! Blocks are decoded, and what was put aside is applied, on all cores. All else happens in the order of the log.
 
@@ -26,9 +27,9 @@ use crate::ids::UserId;
 use crate::log::{Position, Record, RefusedRecord, VisitError, Visitor};
 use crate::seams::Cores;
 
-/// Likes that are put aside at most.
+/// Likes that are put aside at most, about a hundred megabytes while a start lasts. The more there are, the more are merged.
 const ASIDE_MAX: usize = 1 << 20;
-/// Likes are merged into tables where a post has no more than so many times the likers.
+/// Likes are merged where a post has no more than so many times the likers: a merge passes over all of them.
 const MERGED_FROM: usize = 8;
 /// Likes whose users are searched for at the same time, so that the waits for memory overlap.
 const TOGETHER: usize = 64;

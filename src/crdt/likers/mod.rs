@@ -566,6 +566,19 @@ mod tests {
         }
     }
 
+    fn add(
+        set: &mut Likers,
+        context: PostContext<'_>,
+        (who, dot): (Who<'_>, Dot),
+        changes: &mut Changes,
+    ) {
+        let mut dots = set.dots(who);
+        if !dots.contains(&dot) {
+            dots.push(dot);
+            set.set(context, who, &dots, changes);
+        }
+    }
+
     proptest! {
         /// Some were there before, some come twice, also with one dot, and some are of other kinds.
         #[test]
@@ -593,22 +606,13 @@ mod tests {
                 .map(|(number, replica, seq)| (name(number), dot(replica, seq)))
                 .collect();
             for (user, dot) in &new {
-                let who = Who::of(user);
-                let mut dots = one_by_one.dots(who);
-                if !dots.contains(dot) {
-                    dots.push(*dot);
-                    one_by_one.set(context, who, &dots, &mut wanted);
-                }
+                add(&mut one_by_one, context, (Who::of(user), *dot), &mut wanted);
             }
             // Of those with one hash, in the order in which they came.
             new.sort_by_key(|(user, _)| UserHash::of(user).order());
             let sorted: Vec<(Who<'_>, Dot)> = new.iter().map(|(user, dot)| (Who::of(user), *dot)).collect();
-            for (who, dot) in merged.merge(context, &sorted, &mut changes).iter().map(|at| sorted[*at]) {
-                let mut dots = merged.dots(who);
-                if !dots.contains(&dot) {
-                    dots.push(dot);
-                    merged.set(context, who, &dots, &mut changes);
-                }
+            for at in merged.merge(context, &sorted, &mut changes) {
+                add(&mut merged, context, sorted[at], &mut changes);
             }
             prop_assert!(merged.is_placed());
             prop_assert!(merged.buckets.iter().all(|bucket| bucket.len() <= BUCKET_LIKERS_MAX));
