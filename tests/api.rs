@@ -806,6 +806,36 @@ async fn a_full_node_says_so_and_does_not_hang() {
     );
 }
 
+#[tokio::test]
+async fn a_node_full_of_items_takes_no_calls() {
+    let mut none = limits();
+    none.items_in_flight_max = 0;
+    let mut node = serve(Machine::new("eu", 104).start().await, none, 100).await;
+    let why = "the node is busy: items at once are limited to 0";
+    let status = node.likes.like(like("p", "ann")).await.expect_err("full");
+    assert_eq!(status.message(), why);
+    assert!(status.get_details_retry_info().is_some(), "{status:?}");
+    let request = StreamWritesRequest {
+        batch_id: 7,
+        batch: Some(batch("p", &[Operation::Like], &["ann"])),
+    };
+    let answers = node
+        .likes
+        .stream_writes(tokio_stream::iter([request]))
+        .await;
+    let answers: Vec<_> = answers.expect("open").into_inner().collect().await;
+    let [Ok(answer)] = answers.as_slice() else {
+        panic!("{answers:?}");
+    };
+    let Some(Answer::Error(error)) = &answer.outcome else {
+        panic!("the batch was taken");
+    };
+    assert_eq!(
+        (error.reason(), error.message.as_str()),
+        (Reason::Overloaded, why)
+    );
+}
+
 /// What comes of a message after its call was answered is an error, and too many of those end the connection.
 #[tokio::test]
 async fn a_full_node_lets_a_message_go_by_before_it_refuses_but_not_for_ever() {

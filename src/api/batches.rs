@@ -44,8 +44,8 @@ impl Api {
         batch: Option<WriteBatch>,
         applied: impl FnOnce() + Send + 'static,
     ) -> Result<WriteResult, ApiError> {
-        if self.is_full() {
-            return Err(self.overloaded());
+        if let Some(full) = self.load.full() {
+            return Err(self.load.refusal(full));
         }
         let CheckedBatch {
             write,
@@ -68,7 +68,7 @@ impl Api {
             .errors
             .extend(refused.into_iter().map(|(at, error)| item_error(at, error)));
         self.until_applicable(&write).await?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(write.commands.len())?;
         let write = Arc::new(write);
         let written = self.write(write.clone(), applied).await?;
         self.fill_in(&mut result, &write, &places, &written);

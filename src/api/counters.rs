@@ -38,7 +38,7 @@ impl Api {
     async fn add(self: &Arc<Self>, request: AddRequest) -> Result<AddResponse, ApiError> {
         let WriteCall { write, seen } = requests::add(self.engine.cluster(), &request)?;
         self.check_seen("token", &seen)?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let (write, _) = self.write_one(write).await?;
         let value = match self.engine.serving() {
             Serving::Ready => self.value(&write.commands[0]),
@@ -64,7 +64,7 @@ impl Api {
     ) -> Result<GetCountersResponse, ApiError> {
         let query = requests::get_counters(self.engine.cluster(), request)?;
         self.prepare_read(&query.plan).await?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let detail = detail(&query.plan);
         let complete = self.complete(&query.plan);
         let views = self

@@ -15,6 +15,7 @@ use tonic::codegen::{Body as _, Service};
 use tower::Layer;
 
 use crate::api::Api;
+use crate::api::work::Full;
 use crate::limits::REFUSED_MESSAGE_MAX;
 use crate::wire::v1::{counter_service_server, like_service_server};
 
@@ -31,14 +32,28 @@ const STREAMS: [&str; 2] = ["StreamWrites", "WatchPosts"];
 pub(super) struct Door {
     api: Arc<Api>,
     /// What says that the node is full: the same to everybody, and made once.
-    refusal: Arc<HeaderMap>,
+    full_of_calls: Arc<HeaderMap>,
+    full_of_items: Arc<HeaderMap>,
 }
 
 impl Door {
     pub fn new(api: Arc<Api>) -> Self {
-        let refusal = Status::from(api.overloaded()).into_http::<Body>();
-        let refusal = Arc::new(refusal.into_parts().0.headers);
-        Self { api, refusal }
+        let refusal = |full| {
+            let refusal = Status::from(api.load.refusal(full)).into_http::<Body>();
+            Arc::new(refusal.into_parts().0.headers)
+        };
+        Self {
+            full_of_calls: refusal(Full::Calls),
+            full_of_items: refusal(Full::Items),
+            api,
+        }
+    }
+
+    fn refusal(&self, full: Full) -> Arc<HeaderMap> {
+        match full {
+            Full::Calls => self.full_of_calls.clone(),
+            Full::Items => self.full_of_items.clone(),
+        }
     }
 }
 
@@ -72,8 +87,10 @@ where
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
-        if self.door.api.is_full() && is_work(request.uri().path()) {
-            let refusal = self.door.refusal.clone();
+        if let Some(full) = self.door.api.load.full()
+            && is_work(request.uri().path())
+        {
+            let refusal = self.door.refusal(full);
             return Either::Left(Box::pin(refuse(refusal, request.into_body())));
         }
         Either::Right(self.inner.call(request))

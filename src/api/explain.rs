@@ -27,7 +27,7 @@ impl Api {
     ) -> Result<ExplainPostResponse, ApiError> {
         let query = requests::explain_post(self.engine.cluster(), request)?;
         self.prepare_read(&query.plan).await?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let place = self.explaining.try_acquire();
         let _place = place.map_err(|_| ApiError::Overloaded {
             what: "explanations at once",

@@ -18,7 +18,7 @@ impl Api {
     ) -> Result<ListLikersResponse, ApiError> {
         let query = requests::list_likers(self.engine.cluster(), request)?;
         self.prepare_read(&query.plan).await?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let (post, after) = (&query.post, query.after.as_ref());
         let page = self.engine.list_likers(post, after, query.page_size).await;
         let last = page.users.last().filter(|_| page.has_more);

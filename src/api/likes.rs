@@ -94,7 +94,7 @@ impl Api {
     async fn like(self: &Arc<Self>, request: LikeRequest) -> Result<LikeResponse, ApiError> {
         let WriteCall { write, seen } = requests::like(self.engine.cluster(), &request)?;
         self.check_seen("token", &seen)?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let (write, done) = self.write_one(write).await?;
         let Command::Like { post, user } = &write.commands[0] else {
             unreachable!("a like was asked for");
@@ -117,7 +117,7 @@ impl Api {
         self.until_applicable(&write).await?;
         // Else the caller's own like, not here yet, would survive.
         self.cover(&seen, None).await?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let (write, done) = self.write_one(write).await?;
         let Command::Unlike { post, user, .. } = &write.commands[0] else {
             unreachable!("an unlike was asked for");

@@ -22,6 +22,7 @@ mod status;
 mod tokens;
 mod wait;
 mod watch;
+mod work;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -31,6 +32,7 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
 use crate::api::error::ApiError;
+use crate::api::work::Workload;
 use crate::codec::text::NamedSeq;
 use crate::counts::Counts;
 use crate::engine::command::{Command, Write};
@@ -53,6 +55,8 @@ pub struct ApiLimits {
     pub waiting_max: usize,
     /// Calls and batches that are worked on at once; a further one is refused with OVERLOADED.
     pub in_flight_max: usize,
+    /// Their items, of which a call has at least one; a further call is refused with OVERLOADED.
+    pub items_in_flight_max: usize,
 }
 
 /// What the status tells of parts that the services do not know.
@@ -74,7 +78,7 @@ pub struct Api {
     counts: Arc<Counts>,
     limits: ApiLimits,
     waiting: Semaphore,
-    working: Semaphore,
+    load: Workload,
     explaining: Semaphore,
     /// Writes that go on though their caller has left.
     writes: TaskTracker,
@@ -95,7 +99,7 @@ impl Api {
         Arc::new(Self {
             started_at_ms: engine.now_ms(),
             waiting: permits(limits.waiting_max),
-            working: permits(limits.in_flight_max),
+            load: Workload::new(&limits),
             explaining: permits(EXPLANATIONS_MAX),
             writes: TaskTracker::new(),
             engine,
@@ -107,23 +111,6 @@ impl Api {
             limits,
             shutdown,
         })
-    }
-
-    /// A place among those that are worked on. Never waited for: a full node says so at once.
-    fn enter(&self) -> Result<SemaphorePermit<'_>, ApiError> {
-        self.working.try_acquire().map_err(|_| self.overloaded())
-    }
-
-    /// Whether further work would be refused.
-    fn is_full(&self) -> bool {
-        self.working.available_permits() == 0
-    }
-
-    fn overloaded(&self) -> ApiError {
-        ApiError::Overloaded {
-            what: "requests at once",
-            max: self.limits.in_flight_max,
-        }
     }
 
     fn enter_waiting(&self) -> Result<SemaphorePermit<'_>, ApiError> {

@@ -48,7 +48,7 @@ impl Api {
 
     async fn read_posts(&self, query: &PostsQuery) -> Result<(Vec<PostLikes>, String), ApiError> {
         self.prepare_read(&query.plan).await?;
-        let _work = self.enter()?;
+        let _work = self.load.enter(1)?;
         let viewer = query.viewer.as_ref();
         let detail = detail(&query.plan);
         let complete = self.complete(&query.plan);

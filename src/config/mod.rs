@@ -71,6 +71,7 @@ impl Default for Config {
                 connections_max: 1_024,
                 streams_per_connection_max: 128,
                 requests_in_flight_max: 4_096,
+                items_in_flight_max: 131_072,
                 tls: None,
             },
             peers: Peers {

@@ -62,6 +62,7 @@ impl Config {
         found.count("client.streams_per_connection_max", streams);
         let in_flight = client.requests_in_flight_max;
         found.count("client.requests_in_flight_max", in_flight);
+        found.count("client.items_in_flight_max", client.items_in_flight_max);
         found.demand(
             in_flight >= streams,
             "client.requests_in_flight_max",
@@ -402,6 +403,10 @@ mod tests {
         check(
             |c| c.client.requests_in_flight_max = 127,
             "client.requests_in_flight_max",
+        );
+        check(
+            |c| c.client.items_in_flight_max = 0,
+            "client.items_in_flight_max",
         );
         let mut open = Config::default();
         open.peers.listen = "0.0.0.0:7401".parse().unwrap();

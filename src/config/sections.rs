@@ -54,6 +54,9 @@ pub struct Client {
     /// OVERLOADED. More absorbs longer bursts at more memory and longer waits; fewer refuses sooner.
     /// At least `streams_per_connection_max`, or one connection could not use its calls.
     pub requests_in_flight_max: usize,
+    /// Items of those requests, such as the likes of a batch; further requests are refused with OVERLOADED. More takes more
+    /// memory and makes whoever is let in wait longer; fewer refuses sooner. The last batch that is let in may go beyond.
+    pub items_in_flight_max: usize,
     /// TLS for clients; none speaks to them in the clear.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub tls: Option<ClientTls>,

@@ -36,5 +36,6 @@ pub(super) fn api_limits(config: &Config) -> ApiLimits {
         wait_max: Duration::from_millis(config.reads.wait_max_ms),
         waiting_max: config.reads.waiting_max,
         in_flight_max: config.client.requests_in_flight_max,
+        items_in_flight_max: config.client.items_in_flight_max,
     }
 }

@@ -47,6 +47,7 @@ pub fn limits() -> ApiLimits {
         wait_max: Duration::from_secs(20),
         waiting_max: 10,
         in_flight_max: 100,
+        items_in_flight_max: 100_000,
     }
 }
 
