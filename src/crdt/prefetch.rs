@@ -1,8 +1,9 @@
 //! Asking for memory ahead of its use, so that many waits for it overlap.
 
-/// Asks for the memory of a value and does not wait for it.
+/// Asks for the memory of a value, which has a size, and does not wait for it.
 #[inline]
-pub(super) fn prefetch<T: Copy>(value: &T) {
+pub(super) fn prefetch<T>(value: &T) {
+    const { assert!(size_of::<T>() > 0) };
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
@@ -11,5 +12,9 @@ pub(super) fn prefetch<T: Copy>(value: &T) {
     }
     // Waits that depend on nothing overlap a little by themselves.
     #[cfg(not(target_arch = "x86_64"))]
-    std::hint::black_box(*value);
+    {
+        let first = std::ptr::from_ref(value).cast::<std::mem::MaybeUninit<u8>>();
+        // SAFETY: the first byte of a value can be read, and may be any or none.
+        std::hint::black_box(unsafe { first.read_volatile() });
+    }
 }

@@ -24,7 +24,23 @@ pub enum Command {
     },
 }
 
+/// What a command does.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Kind {
+    Like,
+    Unlike,
+    Add,
+}
+
 impl Command {
+    pub fn kind(&self) -> Kind {
+        match self {
+            Self::Like { .. } => Kind::Like,
+            Self::Unlike { .. } => Kind::Unlike,
+            Self::Add { .. } => Kind::Add,
+        }
+    }
+
     pub fn post(&self) -> &PostId {
         match self {
             Self::Like { post, .. } | Self::Unlike { post, .. } | Self::Add { post, .. } => post,

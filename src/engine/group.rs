@@ -10,10 +10,10 @@ use crate::crdt::dot::{Dot, Dots, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Event};
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::Fingerprint;
-use crate::crdt::likers::Likers;
+use crate::crdt::likers::{Likers, Place};
 use crate::crdt::user_key::Who;
 use crate::engine::Engine;
-use crate::engine::command::Command;
+use crate::engine::command::{Command, Kind};
 use crate::engine::commit::Slot;
 use crate::engine::plan::Planned;
 use crate::engine::post::{Post, PostNumber};
@@ -22,8 +22,12 @@ use crate::engine::section::Section;
 use crate::engine::shard::Shard;
 use crate::ids::{RequestId, UserId};
 
-/// A command with all that can be found out without a lock.
+/// A command with all that can be found out without a lock. What is asked for under one stands here itself: commands lie in
+/// another order.
 pub(super) struct Prepared<'a> {
+    pub kind: Kind,
+    /// See [`Command::bytes_max`].
+    pub bytes_max: u32,
     pub command: &'a Command,
     pub post: &'a Arc<Post>,
     pub user: Option<Who<'a>>,
@@ -42,8 +46,8 @@ pub(super) struct Group<'a> {
     /// By this node's clock, which is read once for all.
     time_ms: u64,
     section: Section,
-    /// Of all commands of the write.
-    done: &'a mut [Option<Done>],
+    /// What became of each command, in their order here.
+    done: Vec<Done>,
 }
 
 /// Commands of one post, being applied under the lock of its figures.
@@ -64,7 +68,7 @@ impl<'a> Group<'a> {
         replicas: &'a Replicas,
         slot: Option<&'a Slot>,
         durable: (ReplicaIndex, u64),
-        (events, done): (u64, &'a mut [Option<Done>]),
+        (events, commands): (u64, usize),
     ) -> Self {
         let next_seq = slot.map_or(0, |slot| slot.first_seq);
         Self {
@@ -78,7 +82,7 @@ impl<'a> Group<'a> {
                 local: Vec::with_capacity(events as usize),
                 ..Section::default()
             },
-            done,
+            done: Vec::with_capacity(commands),
         }
     }
 
@@ -107,20 +111,14 @@ impl<'a> Group<'a> {
         let before = self.section.local.len();
         for (at, planned) in items.iter().zip(planned) {
             let item = &prepared[*at];
-            let (action, done) = match (item.command, item.user) {
-                (Command::Like { .. }, Some(who)) => {
-                    self.like(&mut likers, &mut run, who, *planned)
-                }
-                (Command::Unlike { .. }, Some(who)) => {
-                    self.unlike(&mut likers, &mut run, who, &item.named)
+            let done = match (item.kind, item.user) {
+                (Kind::Like, Some(who)) => self.like(&mut likers, &mut run, who, *planned),
+                (Kind::Unlike, Some(who)) => {
+                    self.unlike(&mut likers, &mut run, who, (&item.named, planned.place))
                 }
                 _ => self.add(of_run.held(), &mut run, item.command),
             };
-            if let Some(action) = action {
-                self.section.local.push(Event { time_ms, action });
-                self.next_seq += 1;
-            }
-            self.done[*at] = Some(done);
+            self.done.push(done);
         }
         if self.section.local.len() == before {
             return;
@@ -160,6 +158,13 @@ impl<'a> Group<'a> {
         }
     }
 
+    /// The event takes the next number.
+    fn make(&mut self, action: Action) {
+        let time_ms = self.time_ms;
+        self.section.local.push(Event { time_ms, action });
+        self.next_seq += 1;
+    }
+
     fn next_dot(&self) -> Dot {
         let slot = self.slot.expect("a command with an effect has a slot");
         Dot {
@@ -173,17 +178,16 @@ impl<'a> Group<'a> {
         likers: &mut RunLikers<'_>,
         run: &mut Run<'_>,
         who: Who<'_>,
-        planned: Planned,
-    ) -> (Option<Action>, Done) {
+        mut planned: Planned,
+    ) -> Done {
         if !planned.makes {
-            let live = likers.dots(run.post, who);
+            let live = likers.dots_at(run.post, &mut planned.place, who);
             if self.engine.absorbs(&live, self.durable) {
-                let done = Done {
+                return Done {
                     outcome: Outcome::LikedAgain,
                     dot: self.replicas.smallest(&live),
                     removed: Dots::new(),
                 };
-                return (None, done);
             }
         }
         let dot = self.next_dot();
@@ -196,18 +200,17 @@ impl<'a> Group<'a> {
             true => Outcome::Liked,
             false => Outcome::LikedAgain,
         };
-        let action = Action::Like {
+        self.make(Action::Like {
             post: run.place,
             user: who.user.clone(),
             increments: run.increments,
             replaced: Dots::from_slice(&replaced),
-        };
-        let done = Done {
+        });
+        Done {
             outcome,
             dot: Some(dot),
             removed: replaced,
-        };
-        (Some(action), done)
+        }
     }
 
     fn unlike(
@@ -215,22 +218,15 @@ impl<'a> Group<'a> {
         likers: &mut RunLikers<'_>,
         run: &mut Run<'_>,
         who: Who<'_>,
-        named: &[Dot],
-    ) -> (Option<Action>, Done) {
+        (named, mut place): (&[Dot], Place),
+    ) -> Done {
         let post = run.post;
-        let refused = |outcome| {
-            let removed = Dots::new();
-            let dot = None;
-            (
-                None,
-                Done {
-                    outcome,
-                    dot,
-                    removed,
-                },
-            )
+        let refused = |outcome| Done {
+            outcome,
+            dot: None,
+            removed: Dots::new(),
         };
-        let live = likers.dots(post, who);
+        let live = likers.dots_at(post, &mut place, who);
         let Some(unseen) = self.unseen(post, who.user, &live, named) else {
             return refused(Outcome::OrphanRemovalsFull);
         };
@@ -241,27 +237,23 @@ impl<'a> Group<'a> {
         removed.extend(unseen);
         if !live.is_empty() {
             let likers = likers.for_change(post);
-            likers.set(run.context, who, &[], &mut run.changes);
+            likers.set_at(place, run.context, who, &[], &mut run.changes);
         }
         self.remember_orphans(run, who, &removed);
         let outcome = match live.is_empty() {
             true => Outcome::NotLiked,
             false => Outcome::Unliked,
         };
-        let action = Action::Unlike {
+        self.make(Action::Unlike {
             post: run.place,
             user: who.user.clone(),
             removed: removed.clone(),
-        };
-        let dot = None;
-        (
-            Some(action),
-            Done {
-                outcome,
-                dot,
-                removed,
-            },
-        )
+        });
+        Done {
+            outcome,
+            dot: None,
+            removed,
+        }
     }
 
     /// Named dots that are neither live here nor known to be dead. None if there is no room to remember them.
@@ -314,12 +306,7 @@ impl<'a> Group<'a> {
         }
     }
 
-    fn add(
-        &mut self,
-        figures: &mut Figures,
-        run: &mut Run<'_>,
-        command: &Command,
-    ) -> (Option<Action>, Done) {
+    fn add(&mut self, figures: &mut Figures, run: &mut Run<'_>, command: &Command) -> Done {
         let Command::Add { counter, delta, .. } = command else {
             unreachable!("likes and unlikes have a user");
         };
@@ -332,26 +319,27 @@ impl<'a> Group<'a> {
         let known = figures.counters().get(counter).cloned().unwrap_or_default();
         let Ok(entry) = known.plan_add(replica, *delta) else {
             done.outcome = Outcome::BeyondBound;
-            return (None, done);
+            return done;
         };
         run.changes.fingerprint += figures.merge_counter(run.context, counter, entry);
         let place = self.section.counters.len() as u32;
         self.section.counters.push(counter.clone());
-        let action = Action::Add {
+        self.make(Action::Add {
             post: run.place,
             counter: place,
             increments: entry.increments,
             decrements: entry.decrements,
-        };
-        (Some(action), done)
+        });
+        done
     }
 
-    /// Fills up the numbers that were drawn and not used, and adds what is remembered of the request.
+    /// Fills up the numbers that were drawn and not used, tells what became of the commands among all of the write, and adds what
+    /// is remembered of the request.
     pub(super) fn finish(
         mut self,
         events: u64,
         request: Option<(&RequestId, u64)>,
-        here: &[usize],
+        (here, all): (&[usize], &mut [Option<Done>]),
     ) -> Section {
         let time_ms = self.time_ms;
         while (self.section.local.len() as u64) < events {
@@ -359,14 +347,18 @@ impl<'a> Group<'a> {
             self.section.local.push(Event { time_ms, action });
         }
         if let Some((id, digest)) = request {
-            let done = |at: &usize| Some((*at as u32, self.done[*at].clone()?));
+            let places = here.iter().map(|at| *at as u32);
             self.section.requests.push(RequestRecord {
                 id: id.clone(),
                 digest,
                 at_ms: time_ms,
-                items: self.done.len() as u32,
-                done: here.iter().filter_map(done).collect(),
+                items: all.len() as u32,
+                done: places.zip(self.done.iter().cloned()).collect(),
             });
+        }
+        // By itself: waits for the memory of one overlap with those for others.
+        for (at, done) in here.iter().zip(self.done) {
+            all[*at] = Some(done);
         }
         if let Some(slot) = self.slot.filter(|_| events > 0) {
             self.section.first = Some(Dot {
@@ -388,13 +380,12 @@ enum RunLikers<'a> {
 }
 
 impl<'a> RunLikers<'a> {
-    fn dots(&self, post: &Post, who: Who<'_>) -> Dots {
-        match self {
-            Self::Unchanged(shard) => shard
-                .as_ref()
-                .map_or_else(Dots::new, |shard| shard.dots(post, who)),
-            Self::Changed(likers) => likers.dots(who),
-        }
+    fn dots_at(&self, post: &Post, place: &mut Place, who: Who<'_>) -> Dots {
+        let likers = match self {
+            Self::Unchanged(shard) => shard.as_ref().and_then(|shard| shard.likers(post)),
+            Self::Changed(likers) => Some(&**likers),
+        };
+        likers.map_or_else(Dots::new, |likers| likers.dots_at(place, who))
     }
 
     fn for_change(&mut self, post: &Arc<Post>) -> &mut Likers {

@@ -59,7 +59,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 
 use parking_lot::{Mutex, MutexGuard, RwLock};
-use tokio::sync::watch as latest;
+use tokio::sync::{Semaphore, watch as latest};
 
 use crate::codec::reader::Reader;
 use crate::codec::text::encode_token;
@@ -88,7 +88,7 @@ use crate::engine::shard::Shard;
 use crate::engine::watch::Watchers;
 use crate::ids::{ClusterId, Epoch, PostId, Region, Replica, RequestId, UserId};
 use crate::limits::REPLICAS_MAX;
-use crate::seams::{Clock, Randomness};
+use crate::seams::{Clock, Cores, Randomness};
 use crate::versions::Dialect;
 
 /// What the engine is told at its start.
@@ -161,6 +161,8 @@ pub struct Engine {
     /// Guards what may be compared with other nodes. The committer brings it up, audits read it.
     ledger: Mutex<Ledger>,
     requests: Requests,
+    /// Of large writes.
+    turns: Semaphore,
     watchers: Watchers,
     serving: latest::Sender<Serving>,
     settlement: AtomicU8,
@@ -191,6 +193,7 @@ impl Engine {
         options: EngineOptions,
         clock: Arc<dyn Clock>,
         randomness: Arc<dyn Randomness>,
+        cores: Cores,
     ) -> Self {
         let replicas = ReplicaTable::default();
         let own = replicas.intern_own(&fresh_replica(&options.region, randomness.as_ref()));
@@ -223,6 +226,7 @@ impl Engine {
             )))),
             board: Board::new(nothing),
             requests: Requests::new(window),
+            turns: Semaphore::new(cores.count()),
             watchers: Watchers::new(options.watchers_max),
             serving: latest::Sender::new(Serving::Ready),
             settlement: AtomicU8::new(Settlement::Settled as u8),

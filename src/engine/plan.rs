@@ -9,7 +9,7 @@ use std::sync::Arc;
 use crate::crdt::dot::{Dots, ReplicaIndex};
 use crate::crdt::likers::{Likers, Place, Searches};
 use crate::engine::Engine;
-use crate::engine::command::Command;
+use crate::engine::command::Kind;
 use crate::engine::commit::{Demand, Refused, Slot};
 use crate::engine::group::{Drawn, Prepared, Wide, lock_wide};
 use crate::engine::post::Post;
@@ -77,8 +77,7 @@ impl<'a> Plan<'a> {
                 let item = &prepared[*at];
                 planned.makes = engine.needs_number((likers, &mut planned.place), item, durable);
                 events += u64::from(planned.makes);
-                let is_like = matches!(item.command, Command::Like { .. });
-                made += u64::from(planned.makes && is_like);
+                made += u64::from(planned.makes && item.kind == Kind::Like);
             }
             from += run.len();
             if made > 0 && post.is_wide() {
@@ -143,9 +142,9 @@ impl Engine {
         durable: (ReplicaIndex, u64),
     ) -> bool {
         let mut dots = |who| likers.map_or_else(Dots::new, |likers| likers.dots_at(place, who));
-        match (item.command, item.user) {
-            (Command::Like { .. }, Some(who)) => !self.absorbs(&dots(who), durable),
-            (Command::Unlike { .. }, Some(who)) => !item.named.is_empty() || !dots(who).is_empty(),
+        match (item.kind, item.user) {
+            (Kind::Like, Some(who)) => !self.absorbs(&dots(who), durable),
+            (Kind::Unlike, Some(who)) => !item.named.is_empty() || !dots(who).is_empty(),
             _ => true,
         }
     }

@@ -93,9 +93,10 @@ pub async fn recover(
         cluster: options.cluster.clone(),
         region: options.region.clone(),
     };
-    let engine = Engine::empty(options, seams.clock.clone(), seams.randomness.clone());
-    let mut sums = RangeSums::default();
     let cores = seams.cores;
+    let (clock, randomness) = (seams.clock.clone(), seams.randomness.clone());
+    let engine = Engine::empty(options, clock, randomness, cores);
+    let mut sums = RangeSums::default();
     let meta = read_meta(seams.store.as_ref()).await?;
     let mut loading = Loading::new(&engine, cores, &mut sums);
     load_rows(&mut loading, seams.store.as_ref()).await?;

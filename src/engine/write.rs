@@ -6,6 +6,8 @@
 
 use std::sync::Arc;
 
+use tokio::sync::SemaphorePermit;
+
 use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
 use crate::crdt::user_key::Who;
 use crate::engine::Engine;
@@ -20,7 +22,7 @@ use crate::engine::requests::{Begun, Done};
 use crate::engine::section::SECTION_BYTES;
 use crate::ids::{PostId, RequestId};
 
-/// Items of a batch that are applied before other tasks have their turn; the rest of the shard's is applied too.
+/// Items of a batch that are applied before smaller writes and reads go on; the rest of the shard's is applied too.
 const ITEMS_A_TURN: usize = 256;
 
 /// What became of a write, once it is durable.
@@ -93,6 +95,7 @@ impl Engine {
         request: Option<(&RequestId, u64)>,
         applied: impl FnOnce(),
     ) -> Result<Written, WriteError> {
+        let mut turn = self.turn(write.commands.len()).await;
         let runs = || write.commands.chunk_by(|a, b| a.post() == b.post());
         let posts = Held::of(self, runs().map(|run| run[0].post()));
         let mut prepared = Vec::with_capacity(write.commands.len());
@@ -106,6 +109,8 @@ impl Engine {
             let refused = self
                 .apply_open(&prepared, &mut open, request, &mut done, &mut waits)
                 .await;
+            // Others go on while this one waits.
+            drop(turn.take());
             match refused {
                 None => {}
                 Some(Refused::BatchFull) => self.queue.wait_for_space().await,
@@ -121,6 +126,7 @@ impl Engine {
                     return Err(OutcomeUnknown.into());
                 }
             }
+            turn = self.turn(open.len()).await;
         }
         applied();
         let mut newest: Option<Arc<Published>> = None;
@@ -139,6 +145,16 @@ impl Engine {
             done: done.into_iter().map(applied).collect(),
             token: newest.token(self.cluster()),
         })
+    }
+
+    /// Waits until a large write may be applied: as many at a time as there are cores. All of them side by side would be in no
+    /// core's cache, and each would take as long as all.
+    async fn turn(&self, commands: usize) -> Option<SemaphorePermit<'_>> {
+        if commands <= ITEMS_A_TURN {
+            return None;
+        }
+        let turn = self.turns.acquire().await;
+        Some(turn.expect("the semaphore is never closed"))
     }
 
     /// Prepares commands of one post.
@@ -168,6 +184,8 @@ impl Engine {
                 }
             };
             prepared.push(Prepared {
+                kind: command.kind(),
+                bytes_max: command.bytes_max() as u32,
                 command,
                 post,
                 user,
@@ -271,7 +289,7 @@ impl Engine {
         let (slot, mut wide) = match (events, request) {
             (0, None) => (None, Wide::Drawn(Vec::new())),
             _ => {
-                let items = here.iter().map(|at| prepared[*at].command.bytes_max());
+                let items = here.iter().map(|at| prepared[*at].bytes_max as usize);
                 let bytes = items.sum::<usize>() + SECTION_BYTES;
                 let (slot, wide) = self.reserve(&plan, bytes, (&here, prepared))?;
                 (Some(slot), wide)
@@ -281,7 +299,8 @@ impl Engine {
             self.requests.note_pending(id);
         }
         let replicas = self.replicas.all();
-        let mut group = Group::new(self, &replicas, slot.as_ref(), durable, (plan.events, done));
+        let size = (plan.events, here.len());
+        let mut group = Group::new(self, &replicas, slot.as_ref(), durable, size);
         let mut from = 0;
         for run in runs(&here, prepared) {
             let planned = &plan.items[from..][..run.len()];
@@ -289,7 +308,7 @@ impl Engine {
             from += run.len();
         }
         drop(wide);
-        let section = group.finish(events, request, &here);
+        let section = group.finish(events, request, (&here, done));
         let wait = match slot {
             Some(slot) => slot.fill(section),
             None => self.queue.barrier(),

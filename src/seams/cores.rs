@@ -19,6 +19,10 @@ impl Cores {
         Self(thread::available_parallelism().map_or(1, usize::from))
     }
 
+    pub fn count(self) -> usize {
+        self.0
+    }
+
     /// Does the work for each item, and returns the results in the order of the items. Every thread takes the next item when it is
     /// done with one. A panic in the work is one of the caller.
     pub fn map<I: Send, T: Send>(self, items: Vec<I>, work: impl Fn(I) -> T + Sync) -> Vec<T> {

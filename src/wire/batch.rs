@@ -4,7 +4,7 @@
 //! A bad id or delta concerns its own items alone.
 
 use crate::codec::text::NamedSeq;
-use crate::engine::command::{Command, Write};
+use crate::engine::command::{Command, Kind, Write};
 use crate::ids::{ClusterId, CounterName, IdError, NumberedUsers, PostId, UserId};
 use crate::limits::BATCH_ITEMS_MAX;
 use crate::wire::field::{self, FieldError};
@@ -95,25 +95,16 @@ fn length_mismatch(field: &str, found: usize, wanted: usize, of: &str) -> FieldE
     FieldError::invalid(field, problem)
 }
 
-/// What each item does.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Kind {
-    Like,
-    Unlike,
-    Add,
-}
-
-impl Kind {
-    fn of(at: usize, operation: i32) -> Result<Self, FieldError> {
-        match Operation::try_from(operation) {
-            Ok(Operation::Like) => Ok(Self::Like),
-            Ok(Operation::Unlike) => Ok(Self::Unlike),
-            Ok(Operation::Add) => Ok(Self::Add),
-            Ok(Operation::Unspecified) | Err(_) => {
-                let field = format!("operations[{at}]");
-                let problem = format!("is {operation}; give LIKE, UNLIKE or ADD");
-                Err(FieldError::invalid(field, problem))
-            }
+/// What an item does.
+fn kind(at: usize, operation: i32) -> Result<Kind, FieldError> {
+    match Operation::try_from(operation) {
+        Ok(Operation::Like) => Ok(Kind::Like),
+        Ok(Operation::Unlike) => Ok(Kind::Unlike),
+        Ok(Operation::Add) => Ok(Kind::Add),
+        Ok(Operation::Unspecified) | Err(_) => {
+            let field = format!("operations[{at}]");
+            let problem = format!("is {operation}; give LIKE, UNLIKE or ADD");
+            Err(FieldError::invalid(field, problem))
         }
     }
 }
@@ -128,7 +119,7 @@ impl Operations {
     fn of(batch: &WriteBatch) -> Result<Self, FieldError> {
         field::length("operations", batch.operations.len(), BATCH_ITEMS_MAX)?;
         let kinds = batch.operations.iter().enumerate();
-        let kinds = kinds.map(|(at, operation)| Kind::of(at, *operation));
+        let kinds = kinds.map(|(at, operation)| kind(at, *operation));
         let kinds = kinds.collect::<Result<Vec<_>, _>>()?;
         let users = users_len(batch);
         let deltas = batch.deltas.len();
