@@ -244,10 +244,16 @@ ROWS = (
             Goal("held_back", "held back by 20,000 unanswered calls", most=0),
         ),
         {
-            "peak_rate": "batches of 100 a second at the peak",
+            "peak_rate": "batches of 1,000 a second at the peak",
             "unanswered_most": "calls unanswered at the most",
             "overload_p99_ms": "ms p99 of calls that were taken",
             "overload_memory_mb": "MB that the node grew by",
+            "small_peak_rate": "batches of 100 a second at their peak",
+            "small_offered_by_peak": "× that peak was offered of them",
+            "small_goodput_by_peak": "× that peak was taken",
+            "small_failed": "of them failed otherwise",
+            "small_overload_p99_ms": "ms p99 of those that were taken",
+            "small_overload_memory_mb": "MB that the node grew by meanwhile",
         },
     ),
 )

@@ -14,7 +14,7 @@ pub mod likers;
 pub mod merge;
 pub mod orphan_removals;
 pub mod pn_counter;
-mod prefetch;
+pub mod prefetch;
 pub mod ranges;
 pub mod user_key;
 pub mod version_vector;

@@ -2,7 +2,7 @@
 
 /// Asks for the memory of a value, which has a size, and does not wait for it.
 #[inline]
-pub(super) fn prefetch<T>(value: &T) {
+pub fn prefetch<T>(value: &T) {
     const { assert!(size_of::<T>() > 0) };
     #[cfg(target_arch = "x86_64")]
     {

@@ -17,6 +17,7 @@ use crate::crdt::dot::{Dot, ReplicaIndex, Replicas};
 use crate::crdt::event::{Action, Block, Event};
 use crate::crdt::fingerprint::RangeSums;
 use crate::crdt::frontier::{Frontier, ShortForm};
+use crate::crdt::prefetch::prefetch;
 use crate::engine::Engine;
 use crate::engine::audit::{Ledger, touched};
 use crate::engine::commit::{Batch, OutcomeUnknown, Refused, Ticket};
@@ -340,6 +341,7 @@ impl Gathering {
     fn fill(&mut self, events: &mut std::vec::IntoIter<Event>, section: &Section) {
         let count = events.len().min(self.room());
         self.block.events.reserve(count);
+        section.posts.iter().for_each(|post| prefetch(&**post));
         // Events of one post stand together: most have the place of the one before.
         let mut before = None;
         for mut event in events.take(count) {

@@ -13,6 +13,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::crdt::changes::Changes;
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::{PostHash, RANGES};
+use crate::crdt::prefetch::prefetch;
 use crate::ids::PostId;
 
 /// A post's place in the directory of this process. Never stored or sent.
@@ -131,9 +132,10 @@ impl Post {
         self.kept.load(Ordering::Acquire)
     }
 
-    /// Returns whether the figures were unchanged until now.
+    /// Returns whether the figures were unchanged until now. Called after the change, or under the lock of the figures: who takes
+    /// the mark reads them afterwards, so that one of the two sees the other.
     pub(super) fn mark_changed(&self) -> bool {
-        !self.changed.swap(true, Ordering::AcqRel)
+        !self.has_changed() && !self.changed.swap(true, Ordering::AcqRel)
     }
 
     pub(super) fn has_changed(&self) -> bool {
@@ -224,9 +226,22 @@ impl Directory {
         part.entry(id.clone()).or_insert_with(create).clone()
     }
 
+    /// Posts, as [`Self::hold`] gives each. Those that are known are asked for first, so that the waits for them overlap.
+    pub(super) fn hold_all<'a>(
+        &self,
+        ids: impl Iterator<Item = &'a PostId> + Clone,
+    ) -> Vec<Arc<Post>> {
+        for id in ids.clone() {
+            if let Some(post) = self.part(id).read().get(id) {
+                prefetch(&**post);
+            }
+        }
+        ids.map(|id| self.hold(id)).collect()
+    }
+
     /// Something was written of the post: it stays. Called by one who holds it.
     pub(super) fn keep(&self, post: &Post) {
-        if !post.kept.swap(true, Ordering::AcqRel) {
+        if !post.is_kept() && !post.kept.swap(true, Ordering::AcqRel) {
             self.kept.fetch_add(1, Ordering::AcqRel);
         }
     }

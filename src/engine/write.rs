@@ -345,8 +345,8 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn of<'b>(engine: &'a Engine, ids: impl Iterator<Item = &'b PostId>) -> Self {
-        let posts = ids.map(|id| engine.directory.hold(id)).collect();
+    fn of<'b>(engine: &'a Engine, ids: impl Iterator<Item = &'b PostId> + Clone) -> Self {
+        let posts = engine.directory.hold_all(ids);
         Self { engine, posts }
     }
 }

@@ -42,15 +42,23 @@ def _spread(run, node, posts):
 
 
 def overload(run):
+    """In batches as streams send them, and in small ones, of which a refusal costs a larger part."""
+    found = _overload(run, 1_000, (16, 64))
+    small = _overload(run, 100, (16, 64, 256))
+    beside = ("peak_rate", "offered_by_peak", "goodput_by_peak", "failed", "overload_p99_ms", "overload_memory_mb")
+    return found | {f"small_{name}": small[name] for name in beside}
+
+
+def _overload(run, batch, depths):
     """The node on one core, the generator on the other: as much as it takes, then three times that. Each on a post of its own,
     for a like costs more on a larger one."""
-    with run.node("overloaded", cpu=0) as node:
+    with run.node(f"overloaded-{batch}", cpu=0) as node:
         # Long enough for queues to fill, if they do.
         seconds = 3 * run.sizes.seconds
-        common = {"address": node.address, "cpu": 1, "threads": 1, "seconds": seconds}
+        common = {"address": node.address, "batch": batch, "cpu": 1, "threads": 1, "seconds": seconds}
         peaks = [
             run.tools.load("overload", post=f"peak-{in_flight}", in_flight=in_flight, **common)
-            for in_flight in (16, 64, 256)
+            for in_flight in depths
         ]
         peak = max(found["goodput"] for found in peaks)
         memory = node.memory_bytes()

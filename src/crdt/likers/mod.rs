@@ -205,6 +205,9 @@ impl Likers {
 
     /// The place where the user belongs now: buckets before it may have been split since it was found.
     fn seen(&self, place: Place, who: Who<'_>) -> usize {
+        if self.buckets.len() == 1 {
+            return 0;
+        }
         let (place, hash) = (place.bucket as usize, who.order());
         let begins = |at: usize| self.starts.get(at).is_some_and(|start| *start <= hash);
         match begins(place) && !begins(place + 1) {
@@ -213,8 +216,11 @@ impl Likers {
         }
     }
 
-    /// The place of the bucket that a hash belongs to.
+    /// The place of the bucket that a hash belongs to. Of small posts there are many, and where their starts are is in no cache.
     fn place(&self, hash: u64) -> usize {
+        if self.buckets.len() == 1 {
+            return 0;
+        }
         let after = self.starts.partition_point(|start| *start <= hash);
         after.checked_sub(1).expect("hash in range")
     }
