@@ -35,20 +35,21 @@ def arguments():
 
 
 def build(given):
-    """Where node and load generator are, built unless both are given."""
-    if given.node and given.load:
-        return given.node, given.load
+    """Where node and load generator are, built unless they are given."""
+    # The load generator first: it brings a node with it that has the features of the tests, and is not the one that is run.
+    load = given.load or built("compare_load", "bench", "--no-run", "--bench", "compare_load")
+    return given.node or built("likewise", "build", "--release", "--bin", "likewise"), load
+
+
+def built(name, *command):
+    """The path of what cargo builds."""
     output = subprocess.run(
-        ["cargo", "bench", "--locked", "--no-run", "--bench", "compare_load",
-         "--message-format", "json-render-diagnostics"],
+        ["cargo", *command, "--locked", "--message-format", "json-render-diagnostics"],
         cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True,
     ).stdout  # fmt: skip
-    found = {}
-    for line in output.splitlines():
-        built = json.loads(line)
-        if built.get("executable"):
-            found[built["target"]["name"]] = built["executable"]
-    return given.node or found["likewise"], given.load or found["compare_load"]
+    artifacts = (json.loads(line) for line in output.splitlines())
+    paths = (each["executable"] for each in artifacts if each.get("executable") and each["target"]["name"] == name)
+    return next(paths)
 
 
 def measures(rows):
