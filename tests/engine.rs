@@ -2,16 +2,20 @@
 
 mod support;
 
+use std::cell::Cell;
+
 use bytes::Bytes;
+use futures_util::future::join_all;
 use likewise::codec::block;
 use likewise::crdt::dot::Replicas;
 use likewise::crdt::event::{Action, Block, Event};
 use likewise::crdt::frontier::ShortForm;
+use likewise::engine::command::Write;
 use likewise::engine::commit::Refused;
 use likewise::engine::requests::Outcome;
 use likewise::engine::write::WriteError;
 use likewise::ids::{CounterName, Epoch, Region, Replica};
-use likewise::log::Position;
+use likewise::log::{LogOptions, Position};
 use support::{Machine, add, assert_entries, assert_equal, like, post, unlike, unlike_dots};
 
 #[tokio::test]
@@ -407,6 +411,43 @@ async fn a_refused_like_leaves_nothing_behind() {
             .expect_err("refused");
     }
     assert_eq!(node.engine.posts_held(), 0);
+}
+
+/// Side by side each would take as long as all, and find nothing in a cache.
+#[tokio::test]
+async fn large_writes_beyond_the_cores_wait_for_their_turn_and_small_ones_do_not() {
+    const LIKES: u64 = 1_000;
+    let mut machine = Machine::new("eu", 14);
+    // With room for all of them at once.
+    machine.log = LogOptions::default();
+    let node = machine.start().await;
+    let last = std::thread::available_parallelism().map_or(1, usize::from);
+    let large = |number: usize| Write {
+        commands: (0..LIKES)
+            .map(|at| like(&format!("p{number}-{at}"), "ann"))
+            .collect(),
+        request: None,
+    };
+    let made = |number: usize| -> u64 {
+        let posts = (0..LIKES).map(|at| format!("p{number}-{at}"));
+        posts.map(|post| node.count(&post)).sum()
+    };
+    let of_last = Cell::new(None);
+    let small_is_made = Cell::new(false);
+    let writes: Vec<Write> = (0..=last).map(large).collect();
+    let writing = writes.iter().map(|write| {
+        node.engine.write_noting(write, || {
+            if of_last.get().is_none() {
+                of_last.set(Some(made(last)));
+                small_is_made.set(node.likes("small", "ann"));
+            }
+        })
+    });
+    let (written, _) = tokio::join!(join_all(writing), node.like("small", "ann"));
+    assert!(written.iter().all(Result::is_ok));
+    assert_eq!(of_last.get(), Some(0), "when the first was applied");
+    assert!(small_is_made.get());
+    assert_eq!(made(last), LIKES);
 }
 
 /// A peer's entries are taken as they are; what they make of the sum can be led back.
