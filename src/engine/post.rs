@@ -229,11 +229,14 @@ impl Directory {
     /// Posts, as [`Self::hold`] gives each. Those that are known are asked for first, so that the waits for them overlap.
     pub(super) fn hold_all<'a>(
         &self,
-        ids: impl Iterator<Item = &'a PostId> + Clone,
+        ids: impl ExactSizeIterator<Item = &'a PostId> + Clone,
     ) -> Vec<Arc<Post>> {
-        for id in ids.clone() {
-            if let Some(post) = self.part(id).read().get(id) {
-                prefetch(&**post);
+        // One alone has nothing to overlap with.
+        if ids.len() > 1 {
+            for id in ids.clone() {
+                if let Some(post) = self.part(id).read().get(id) {
+                    prefetch(&**post);
+                }
             }
         }
         ids.map(|id| self.hold(id)).collect()

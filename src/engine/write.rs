@@ -20,7 +20,7 @@ use crate::engine::published::Published;
 use crate::engine::replicas::TooManyUnseen;
 use crate::engine::requests::{Begun, Done};
 use crate::engine::section::SECTION_BYTES;
-use crate::ids::{PostId, RequestId};
+use crate::ids::RequestId;
 
 /// Items of a batch that are applied before smaller writes and reads go on; the rest of the shard's is applied too.
 const ITEMS_A_TURN: usize = 256;
@@ -96,10 +96,11 @@ impl Engine {
         applied: impl FnOnce(),
     ) -> Result<Written, WriteError> {
         let mut turn = self.turn(write.commands.len()).await;
-        let runs = || write.commands.chunk_by(|a, b| a.post() == b.post());
-        let posts = Held::of(self, runs().map(|run| run[0].post()));
+        let runs = write.commands.chunk_by(|a, b| a.post() == b.post());
+        let runs: Vec<&[Command]> = runs.collect();
+        let posts = Held::of(self, &runs);
         let mut prepared = Vec::with_capacity(write.commands.len());
-        for (run, post) in runs().zip(&posts.posts) {
+        for (run, post) in runs.iter().zip(&posts.posts) {
             self.prepare(run, post, &mut prepared)?;
         }
         let mut open = Vec::with_capacity(done.len());
@@ -345,7 +346,9 @@ struct Held<'a> {
 }
 
 impl<'a> Held<'a> {
-    fn of<'b>(engine: &'a Engine, ids: impl Iterator<Item = &'b PostId> + Clone) -> Self {
+    /// One post for each run of commands.
+    fn of(engine: &'a Engine, runs: &[&[Command]]) -> Self {
+        let ids = runs.iter().map(|run| run[0].post());
         let posts = engine.directory.hold_all(ids);
         Self { engine, posts }
     }

@@ -1,7 +1,6 @@
 //! Searches that are begun together: memory is waited for once, not for each user.
 
 use super::{Likers, Place};
-use crate::crdt::prefetch::prefetch;
 use crate::crdt::user_key::Who;
 
 /// Searches that have begun, and wait for the memory of their buckets.
@@ -16,7 +15,6 @@ impl<'a> Searches<'a> {
     pub fn begin(&mut self, likers: &'a Likers, who: Who<'a>) -> Place {
         let place = likers.place_of(who);
         likers.prefetch_bucket(place);
-        prefetch(who.user);
         self.0.push((likers, place, who));
         place
     }
