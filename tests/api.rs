@@ -1,12 +1,14 @@
 //! The clients' services over a real connection, on an engine with a real log.
 
+#[path = "support/raw.rs"]
+mod raw;
 #[path = "support/served.rs"]
 mod served;
 mod support;
 
 use std::time::{Duration, Instant};
 
-use bytes::{Buf, BufMut};
+use bytes::Bytes;
 use likewise::api::ApiLimits;
 use likewise::engine::Serving;
 use likewise::limits::REFUSED_MESSAGE_MAX;
@@ -18,6 +20,7 @@ use likewise::wire::v1::{
     IntegerColumn, LikeRequest, LikeResponse, NodeState, Operation, Outcome, ReadOptions, Reason,
     StreamWritesRequest, StringColumn, WatchPostsRequest, WriteBatch, WriteResult, write_batch,
 };
+use raw::Raw;
 use served::{Served, add, at_least, get, like, limits, refusal, serve, served, unlike};
 use support::Machine;
 use tokio_stream::StreamExt;
@@ -1086,7 +1089,9 @@ async fn messages_that_cannot_be_read_are_refused_with_a_reason() {
         let mut grpc = tonic::client::Grpc::new(node.channel.clone());
         grpc.ready().await.expect("connected");
         let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
-        let answer = grpc.unary(tonic::Request::new(bytes), path, Raw).await;
+        let answer = grpc
+            .unary(tonic::Request::new(Bytes::from(bytes)), path, Raw)
+            .await;
         answer.expect_err("refused")
     };
     let like = "/likewise.v1.LikeService/Like";
@@ -1134,7 +1139,7 @@ async fn a_stream_that_cannot_be_read_on_ends_with_a_reason() {
     grpc.ready().await.expect("connected");
     let path = "/likewise.v1.LikeService/StreamWrites";
     let path = tonic::codegen::http::uri::PathAndQuery::from_static(path);
-    let requests = tokio_stream::iter([vec![0x08, 7], vec![0x12, 99]]);
+    let requests = tokio_stream::iter([vec![0x08, 7], vec![0x12, 99]].map(Bytes::from));
     let answers = grpc
         .streaming(tonic::Request::new(requests), path, Raw)
         .await;
@@ -1146,49 +1151,4 @@ async fn a_stream_that_cannot_be_read_on_ends_with_a_reason() {
         refused,
         (Code::InvalidArgument, "REASON_INVALID_FIELD".into())
     );
-}
-
-/// Bytes as they are.
-#[derive(Clone, Copy)]
-struct Raw;
-
-impl tonic::codec::Codec for Raw {
-    type Encode = Vec<u8>;
-    type Decode = Vec<u8>;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl tonic::codec::Encoder for Raw {
-    type Item = Vec<u8>;
-    type Error = tonic::Status;
-
-    fn encode(
-        &mut self,
-        item: Vec<u8>,
-        out: &mut tonic::codec::EncodeBuf<'_>,
-    ) -> Result<(), tonic::Status> {
-        out.put_slice(&item);
-        Ok(())
-    }
-}
-
-impl tonic::codec::Decoder for Raw {
-    type Item = Vec<u8>;
-    type Error = tonic::Status;
-
-    fn decode(
-        &mut self,
-        from: &mut tonic::codec::DecodeBuf<'_>,
-    ) -> Result<Option<Vec<u8>>, tonic::Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining()).to_vec()))
-    }
 }

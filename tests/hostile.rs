@@ -3,6 +3,8 @@
 
 #[path = "support/process/mod.rs"]
 mod process;
+#[path = "support/raw.rs"]
+mod raw;
 
 mod hostile {
     mod events;

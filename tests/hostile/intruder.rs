@@ -3,7 +3,7 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::{BufMut, Bytes};
+use bytes::Bytes;
 use likewise::codec::block;
 use likewise::crdt::dot::{Dots, Replicas};
 use likewise::crdt::event::{Action, Block, Event};
@@ -13,58 +13,18 @@ use likewise::wire::replication::{self as wire, CloseReason, frame::Body};
 use prost::Message;
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::codec::{Codec, CompressionEncoding, DecodeBuf, Decoder, EncodeBuf, Encoder};
+use tonic::codec::CompressionEncoding;
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::{Channel, Endpoint};
 use tonic::{Request, Status, Streaming};
 
 use crate::process::node::PATIENCE;
-
-/// Writes bytes as they are.
-#[derive(Default)]
-struct Raw;
-
-impl Codec for Raw {
-    type Encode = Bytes;
-    type Decode = wire::SyncResponse;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for Raw {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, item: Bytes, buffer: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        buffer.put(item);
-        Ok(())
-    }
-}
-
-impl Decoder for Raw {
-    type Item = wire::SyncResponse;
-    type Error = Status;
-
-    fn decode(&mut self, buffer: &mut DecodeBuf<'_>) -> Result<Option<Self::Item>, Status> {
-        let decoded = wire::SyncResponse::decode(buffer);
-        decoded
-            .map(Some)
-            .map_err(|error| Status::internal(error.to_string()))
-    }
-}
+use crate::raw::Raw;
 
 /// One side of a session with a node.
 pub struct Intruder {
     outgoing: mpsc::Sender<Bytes>,
-    incoming: Streaming<wire::SyncResponse>,
+    incoming: Streaming<Bytes>,
 }
 
 pub fn replica(region: &str, epoch: u128) -> Replica {
@@ -196,7 +156,11 @@ impl Intruder {
     /// The next frame; none when the node has ended the stream.
     pub async fn next(&mut self) -> Option<Body> {
         let next = tokio::time::timeout(PATIENCE, self.incoming.message()).await;
-        match next.expect("the node speaks or ends") {
+        let decoded = next.expect("the node speaks or ends").and_then(|bytes| {
+            let response = bytes.map(wire::SyncResponse::decode).transpose();
+            response.map_err(|error| Status::internal(error.to_string()))
+        });
+        match decoded {
             Ok(response) => response.and_then(|response| response.frame?.body),
             Err(status) => {
                 println!("the stream ended with {status}");

@@ -7,6 +7,8 @@
 mod measure;
 #[path = "../../../tests/support/process/mod.rs"]
 mod process;
+#[path = "../../../tests/support/raw.rs"]
+mod raw;
 
 mod bare;
 mod equality;

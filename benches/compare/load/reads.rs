@@ -4,7 +4,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::ensure;
-use bytes::{Buf, BufMut, Bytes};
+use bytes::Bytes;
 use likewise::wire::v1::like_service_client::LikeServiceClient;
 use likewise::wire::v1::{
     BatchGetPostsRequest, BatchGetPostsResponse, BatchWriteRequest, GetPostRequest,
@@ -14,8 +14,6 @@ use prost::Message;
 use serde_json::Value;
 use tokio::task::JoinSet;
 use tokio::time::sleep_until;
-use tonic::Status;
-use tonic::codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder};
 use tonic::codegen::http::uri::PathAndQuery;
 use tonic::transport::Channel;
 
@@ -23,6 +21,7 @@ use crate::figures;
 use crate::measure::latencies;
 use crate::measure::machine::Watch;
 use crate::measure::stream::likes_of;
+use crate::raw::Raw;
 
 /// Likers of each post that is read by the hundred.
 const FEED_LIKERS: u64 = 100;
@@ -151,7 +150,7 @@ async fn call(
         let since = Instant::now();
         client.ready().await?;
         let call = tonic::Request::new(message.clone());
-        let answer = client.unary(call, path.clone(), AsItIs).await?.into_inner();
+        let answer = client.unary(call, path.clone(), Raw).await?.into_inner();
         latency_us.record(since.elapsed().as_micros() as u64)?;
         if answer != checked {
             check(&request, BatchGetPostsResponse::decode(answer.clone())?)?;
@@ -175,41 +174,4 @@ fn check(request: &BatchGetPostsRequest, answer: BatchGetPostsResponse) -> anyho
         "a wrong answer"
     );
     Ok(())
-}
-
-/// Messages as the bytes that they are.
-struct AsItIs;
-
-impl Codec for AsItIs {
-    type Encode = Bytes;
-    type Decode = Bytes;
-    type Encoder = Self;
-    type Decoder = Self;
-
-    fn encoder(&mut self) -> Self {
-        Self
-    }
-
-    fn decoder(&mut self) -> Self {
-        Self
-    }
-}
-
-impl Encoder for AsItIs {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn encode(&mut self, message: Bytes, to: &mut EncodeBuf<'_>) -> Result<(), Status> {
-        to.put(message);
-        Ok(())
-    }
-}
-
-impl Decoder for AsItIs {
-    type Item = Bytes;
-    type Error = Status;
-
-    fn decode(&mut self, from: &mut DecodeBuf<'_>) -> Result<Option<Bytes>, Status> {
-        Ok(Some(from.copy_to_bytes(from.remaining())))
-    }
 }
