@@ -5,13 +5,16 @@ mod support;
 use support::{Machine, Node, add, like, unlike, unlike_dots};
 
 fn users(first: usize, count: usize) -> Vec<String> {
-    (first..first + count)
-        .map(|number| format!("u{number}"))
-        .collect()
+    let name = |number| match number % 10 {
+        7 => format!("somebody with a longer name {number}"),
+        _ => format!("u{number}"),
+    };
+    (first..first + count).map(name).collect()
 }
 
 async fn like_all(node: &Node, post_id: &str, users: &[String]) {
-    for some in users.chunks(500) {
+    // Blocks of both sizes that are told apart.
+    for some in users.chunks(1_500) {
         let commands = some.iter().map(|user| like(post_id, user)).collect();
         node.try_write(commands, None).await.expect("taken");
     }

@@ -12,6 +12,8 @@
 //!   clears what it leaves.
 //! - Its lock is one for the whole process. A batch of one database waits for a flush of another one, which waits for its own
 //!   flusher, which waits behind the batch: where tests run several nodes in a process, calls take turns.
+//! - What its threads write holds the database's lock until it is forgotten, a moment after the database was dropped: who
+//!   opens a folder again waits for that. Nodes tell by a lock of their own whether another process has the folder.
 //! - A damaged folder may make it panic instead of answering; that is caught and told as an error.
 
 use std::cell::Cell;
@@ -21,6 +23,8 @@ use std::io;
 use std::ops::Bound;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
 
 use bytes::Bytes;
 use parking_lot::Mutex;
@@ -30,6 +34,10 @@ use crate::seams::files::IoFuture;
 
 /// How often sled's own flusher runs. Durability does not depend on it.
 const FLUSH_EVERY_MS: u64 = 500;
+
+/// How long a folder that is in use is waited for, and between two looks.
+const LET_GO: Duration = Duration::from_secs(2);
+const LOOK_AGAIN: Duration = Duration::from_millis(10);
 
 /// Held over every call.
 static TURN: Mutex<()> = Mutex::new(());
@@ -71,12 +79,19 @@ impl SledStore {
             .path(&folder)
             .cache_capacity(cache_bytes)
             .flush_every_ms(Some(FLUSH_EVERY_MS));
-        let db = match catch(|| config.open()) {
-            Ok(Ok(db)) => db,
-            Ok(Err(error)) => return Err(open_error(folder, error)),
-            Err(_) => {
-                let reason = "sled panicked while it read it".to_owned();
-                return Err(SledOpenError::Damaged { folder, reason });
+        let mut waited = Duration::ZERO;
+        let db = loop {
+            match catch(|| config.open()) {
+                Ok(Ok(db)) => break db,
+                Ok(Err(error)) if is_in_use(&error) && waited < LET_GO => {
+                    thread::sleep(LOOK_AGAIN);
+                    waited += LOOK_AGAIN;
+                }
+                Ok(Err(error)) => return Err(open_error(folder, error)),
+                Err(_) => {
+                    let reason = "sled panicked while it read it".to_owned();
+                    return Err(SledOpenError::Damaged { folder, reason });
+                }
             }
         };
         let keep = |name: &str| {
@@ -128,12 +143,14 @@ impl Drop for SledStore {
     }
 }
 
+/// sled wraps the failed lock into an `Other` with this text.
+fn is_in_use(error: &sled::Error) -> bool {
+    matches!(error, sled::Error::Io(source) if source.to_string().contains("could not acquire lock"))
+}
+
 fn open_error(folder: PathBuf, error: sled::Error) -> SledOpenError {
     match error {
-        // sled wraps the failed lock into an `Other` with this text.
-        sled::Error::Io(source) if source.to_string().contains("could not acquire lock") => {
-            SledOpenError::InUse { folder }
-        }
+        error if is_in_use(&error) => SledOpenError::InUse { folder },
         sled::Error::Io(source)
             if matches!(
                 source.kind(),
@@ -273,6 +290,21 @@ mod tests {
             "{second:?}"
         );
         drop(store);
+    }
+
+    #[test]
+    fn a_folder_that_is_being_let_go_is_waited_for() {
+        let folder = tempfile::tempdir().expect("a folder");
+        let store = SledStore::open(folder.path(), 1 << 20).expect("opens");
+        let (begins, begun) = std::sync::mpsc::channel();
+        thread::scope(|scope| {
+            scope.spawn(move || {
+                begun.recv().expect("says so");
+                drop(store);
+            });
+            begins.send(()).expect("listens");
+            SledStore::open(folder.path(), 1 << 20).expect("opens again");
+        });
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! `frontier` → the queue's → the requests' → `regions`. None is held across an await.
 
 pub mod apply;
+mod aside;
 pub mod audit;
 pub mod checkpoint;
 pub mod command;

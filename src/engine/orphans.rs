@@ -22,6 +22,11 @@ impl Orphans {
         &mut self.known
     }
 
+    /// Whether there is no removal that an event could resolve. Each event of a peer asks, and hardly ever is there one.
+    pub fn is_empty(&self) -> bool {
+        self.known.is_empty() && self.by_clients.is_empty()
+    }
+
     /// Whether clients may add `more`. Dots of replicas that have ended no longer count: their events
     /// may never come, and then nobody could resolve them.
     pub fn has_room(&mut self, more: usize, max: usize, frontier: &Frontier) -> bool {
@@ -41,8 +46,7 @@ impl Orphans {
     }
 
     pub fn resolve(&mut self, dot: Dot) -> Option<OrphanRemoval> {
-        // Each event of a peer asks, and hardly ever is there one.
-        if self.known.is_empty() && self.by_clients.is_empty() {
+        if self.is_empty() {
             return None;
         }
         self.by_clients.remove(&dot);

@@ -7,32 +7,26 @@
 //!
 //! Blocks are decoded, and what was put aside is applied, on all cores. All else happens in the order of the log.
 
-use std::collections::HashMap;
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use bytes::Bytes;
 
+use crate::codec::DecodeError;
 use crate::crdt::changes::Changes;
 use crate::crdt::dot::Dot;
 use crate::crdt::event::{Action, Block};
 use crate::crdt::fingerprint::RangeSums;
-use crate::crdt::likers::{Place, Searches};
-use crate::crdt::user_key::{UserHash, Who};
 use crate::engine::Engine;
-use crate::engine::orphans::Orphans;
-use crate::engine::post::{Post, PostNumber};
+use crate::engine::aside::{Aside, Plain};
+use crate::engine::post::Post;
 use crate::engine::record::{COMMIT_RECORD, CommitRecord, decode};
 use crate::engine::remote::{Known, Replayed};
-use crate::ids::UserId;
 use crate::log::{Position, Record, RefusedRecord, VisitError, Visitor};
 use crate::seams::Cores;
 
-/// Likes that are put aside at most, about a hundred megabytes while a start lasts. The more there are, the more are merged.
-const ASIDE_MAX: usize = 1 << 20;
-/// Likes are merged where a post has no more than so many times the likers: a merge passes over all of them.
-const MERGED_FROM: usize = 8;
-/// Likes whose users are searched for at the same time, so that the waits for memory overlap.
-const TOGETHER: usize = 64;
+/// What is put aside at most. The more there is, the more is merged together.
+const ASIDE_BYTES_MAX: usize = 48 << 20;
 /// Bytes of blocks that are decoded together.
 const BYTES_TOGETHER: usize = 1 << 20;
 
@@ -44,55 +38,40 @@ pub(super) struct Replay<'a> {
     /// Records whose blocks are still to be decoded, and the bytes of these.
     gathered: Vec<(Position, CommitRecord)>,
     gathered_bytes: usize,
-    /// Likes that were put aside, by shard.
-    aside: Vec<Vec<Aside>>,
-    waiting: usize,
-    /// The posts that they are of, and their places.
-    posts: Vec<Arc<Post>>,
-    places: HashMap<PostNumber, u32>,
-}
-
-/// A like that was put aside.
-struct Aside {
-    /// Its place among the posts.
-    post: u32,
-    /// The upper half of the user's hash.
-    order: u64,
-    dot: Dot,
-    user: UserId,
+    aside: Aside,
 }
 
 /// A block, with what can be found out of it by itself.
 struct Decoded {
     block: Block,
-    /// Whether it says nothing but that users like posts, of whom it knows no earlier like.
-    is_plain: bool,
+    /// Where the block says nothing but that users like posts, of whom it knows no earlier like.
+    plain: Option<Plain>,
 }
 
 impl Decoded {
-    fn of(block: Block) -> Self {
+    fn of(block: Block, engine: &Engine) -> Self {
+        // Of what is known now: a post that is spread stays so.
+        let is_wide = |id| engine.directory.get(id).is_some_and(|post| post.is_wide());
+        let is_large = block.posts.len() == 1 || block.posts.iter().all(is_wide);
         let is_plain = block.events.iter().all(|event| match &event.action {
             Action::Like { replaced, .. } => replaced.is_empty(),
             Action::Empty => true,
             Action::Unlike { .. } | Action::Add { .. } | Action::Retire { .. } => false,
         });
-        Self { block, is_plain }
+        let plain = (is_plain && is_large).then(|| Plain::of(&block, engine.shards.len()));
+        Self { block, plain }
     }
 }
 
 impl<'a> Replay<'a> {
     pub fn new(engine: &'a Engine, cores: Cores, sums: &'a mut RangeSums) -> Self {
-        let shards = engine.shards.len();
         Self {
             engine,
             cores,
             sums,
             gathered: Vec::new(),
             gathered_bytes: 0,
-            aside: (0..shards).map(|_| Vec::new()).collect(),
-            waiting: 0,
-            posts: Vec::new(),
-            places: HashMap::new(),
+            aside: Aside::default(),
         }
     }
 
@@ -111,14 +90,18 @@ impl<'a> Replay<'a> {
         self.gathered_bytes = 0;
         let blocks = records.iter().flat_map(|(_, record)| &record.blocks);
         let blocks = blocks.collect();
-        let decode = |bytes: &Bytes| engine.decode_block(bytes).map(Decoded::of);
-        let mut decoded = self.cores.map(blocks, decode).into_iter();
+        let decode = |bytes: &Bytes| {
+            let block = engine.decode_block(bytes)?;
+            Ok(Decoded::of(block, engine))
+        };
+        let decoded: Vec<Result<Decoded, DecodeError>> = self.cores.map(blocks, decode);
+        let mut decoded = decoded.into_iter();
         for (position, record) in &records {
             let position = *position;
             for block in decoded.by_ref().take(record.blocks.len()) {
                 let applied = block
                     .map_err(VisitError::from)
-                    .and_then(|block| self.block(&block));
+                    .and_then(|block| self.block(block));
                 applied.map_err(|source| RefusedRecord { position, source })?;
             }
             for request in &record.requests {
@@ -133,10 +116,10 @@ impl<'a> Replay<'a> {
     ///
     /// A block stands in the log behind all that it builds on. One that does not was shown as durable, and to pass over it
     /// would lose it.
-    fn block(&mut self, decoded: &Decoded) -> Result<(), VisitError> {
-        let block = &decoded.block;
-        match self.engine.known(block) {
-            Known::UpTo(have) => self.apply(decoded, have),
+    fn block(&mut self, decoded: Decoded) -> Result<(), VisitError> {
+        let Decoded { block, plain } = decoded;
+        match self.engine.known(&block) {
+            Known::UpTo(have) => self.apply(&block, plain, have),
             Known::Whole => return Ok(()),
             Known::NotBefore => {
                 let replica = self.engine.replicas.all().id(block.replica).clone();
@@ -146,18 +129,18 @@ impl<'a> Replay<'a> {
                 );
             }
         }
-        note_client_orphans(self.engine, block);
+        note_client_orphans(self.engine, &block);
         Ok(())
     }
 
-    fn apply(&mut self, decoded: &Decoded, have: u64) {
-        let block = &decoded.block;
-        if decoded.is_plain {
+    fn apply(&mut self, block: &Block, plain: Option<Plain>, have: u64) {
+        // Of a block that is known in part, the rest is applied as it comes.
+        if let Some(plain) = plain.filter(|_| have < block.first_seq) {
             let ids = block.posts.iter();
             let posts = ids.map(|id| self.engine.directory.get_or_create(id));
             let posts: Vec<Arc<Post>> = posts.collect();
             if posts.iter().all(|post| post.is_wide()) {
-                self.put_aside(block, have, &posts);
+                self.put_aside(block, plain, &posts);
                 return;
             }
         }
@@ -170,92 +153,69 @@ impl<'a> Replay<'a> {
     }
 
     /// Frontier and figures follow at once, likers later.
-    fn put_aside(&mut self, block: &Block, have: u64, posts: &[Arc<Post>]) {
-        let shards = self.engine.shards.len();
-        let places: Vec<u32> = posts.iter().map(|post| self.place(post)).collect();
-        let mut newest = vec![(0, 0); posts.len()];
-        let mut orphans = self.engine.orphans.lock();
-        for (dot, event) in block.dotted().filter(|(dot, _)| dot.seq > have) {
-            if let Action::Like {
-                post,
-                user,
-                increments,
-                ..
-            } = &event.action
-            {
-                let at = *post as usize;
-                newest[at] = (
-                    newest[at].0.max(*increments),
-                    newest[at].1.max(event.time_ms),
-                );
-                if !orphans.known().contains(dot, &posts[at].id, user) {
-                    let order = UserHash::of(user).order();
-                    self.aside[posts[at].shard_of(order, shards)].push(Aside {
-                        post: places[at],
-                        order,
-                        dot,
-                        user: user.clone(),
-                    });
-                    self.waiting += 1;
-                }
-            }
-            resolve(self.engine, &mut orphans, dot, self.sums);
-        }
-        drop(orphans);
+    fn put_aside(&mut self, block: &Block, plain: Plain, posts: &[Arc<Post>]) {
+        let dead = self.dead(block, posts);
         let replicas = self.engine.replicas.all();
         // A replica that has made no like has no entry.
-        let liked = posts
-            .iter()
-            .zip(newest)
-            .filter(|(_, (increments, _))| *increments > 0);
-        for (post, (increments, time_ms)) in liked {
+        let newest = posts.iter().zip(&plain.newest);
+        let liked = newest.filter(|(_, newest)| newest.increments > 0);
+        for (post, newest) in liked {
             let context = self.engine.context(post, &replicas);
             let mut figures = post.figures();
-            let change = figures.raise_increments(context, block.replica, increments);
-            figures.touch(time_ms);
+            let change = figures.raise_increments(context, block.replica, newest.increments);
+            figures.touch(newest.time_ms);
             self.sums.add(post.hash.range(), change);
         }
         self.engine.cover(block);
-        if self.waiting >= ASIDE_MAX {
+        self.aside.add(posts, plain, &dead);
+        if self.aside.bytes >= ASIDE_BYTES_MAX {
             self.apply_aside();
         }
     }
 
-    fn place(&mut self, post: &Arc<Post>) -> u32 {
-        let next = self.posts.len() as u32;
-        let place = *self.places.entry(post.number).or_insert(next);
-        if place == next {
-            self.posts.push(post.clone());
+    /// The dots of the block's likes that have been removed already. Their removals have done their work.
+    fn dead(&mut self, block: &Block, posts: &[Arc<Post>]) -> HashSet<Dot> {
+        let mut orphans = self.engine.orphans.lock();
+        let mut dead = HashSet::new();
+        if orphans.is_empty() {
+            return dead;
         }
-        place
+        for (dot, event) in block.dotted() {
+            if let Action::Like { post, user, .. } = &event.action
+                && orphans
+                    .known()
+                    .contains(dot, &posts[*post as usize].id, user)
+            {
+                dead.insert(dot);
+            }
+            if let Some(orphan) = orphans.resolve(dot) {
+                let replicas = self.engine.replicas.all();
+                let (range, change) = self.engine.orphan_gone(dot, &orphan, &replicas);
+                self.sums.add(range, change);
+            }
+        }
+        dead
     }
 
     fn apply_aside(&mut self) {
-        if self.posts.is_empty() {
+        let aside = std::mem::take(&mut self.aside);
+        if aside.posts.is_empty() {
             return;
         }
-        let (engine, posts) = (self.engine, &self.posts);
-        let aside = self.aside.iter_mut().map(std::mem::take);
-        let aside = aside.enumerate().collect();
-        let apply = |(shard, mut likes): (usize, Vec<Aside>)| {
-            let changes = apply_to_shard(engine, shard, &in_order(&likes), posts);
-            likes.clear();
-            (likes, changes)
-        };
-        let mut all = vec![Changes::default(); posts.len()];
-        for (shard, (emptied, changes)) in self.cores.map(aside, apply).into_iter().enumerate() {
-            self.aside[shard] = emptied;
+        let engine = self.engine;
+        let apply = |shard| aside.apply(engine, shard);
+        let shards = (0..engine.shards.len()).collect();
+        let mut all = vec![Changes::default(); aside.posts.len()];
+        for changes in self.cores.map(shards, apply) {
             for (all, changes) in all.iter_mut().zip(&changes) {
                 all.join(changes);
             }
         }
-        self.waiting = 0;
-        self.places.clear();
-        for (post, changes) in self.posts.drain(..).zip(all) {
+        for (post, changes) in aside.posts.iter().zip(all) {
             self.sums.add(post.hash.range(), changes.fingerprint);
             engine.count_likers(changes.likers());
             post.credit(&mut post.figures(), &changes);
-            engine.note_changed_figures(&post);
+            engine.note_changed_figures(post);
         }
     }
 }
@@ -278,70 +238,6 @@ impl Visitor for Replay<'_> {
         self.apply_gathered()?;
         self.apply_aside();
         Ok(())
-    }
-}
-
-/// By posts, and in the order in which memory has their users. Numbers are sorted sooner than what they tell.
-fn in_order(likes: &[Aside]) -> Vec<&Aside> {
-    let number = |(at, like): (usize, &Aside)| {
-        u128::from(like.post) << 96 | u128::from(like.order) << 32 | at as u128
-    };
-    let mut numbers: Vec<u128> = likes.iter().enumerate().map(number).collect();
-    numbers.sort_unstable();
-    let ordered = numbers.into_iter();
-    ordered
-        .map(|number| &likes[number as u32 as usize])
-        .collect()
-}
-
-/// Applies likes, none of which names a dot or is dead. Returns what they change of each post.
-fn apply_to_shard(
-    engine: &Engine,
-    index: usize,
-    likes: &[&Aside],
-    posts: &[Arc<Post>],
-) -> Vec<Changes> {
-    let replicas = engine.replicas.all();
-    let mut shard = engine.shards[index].lock();
-    let mut all = vec![Changes::default(); posts.len()];
-    for run in likes.chunk_by(|a, b| a.post == b.post) {
-        let at = run[0].post as usize;
-        let post = &posts[at];
-        let context = engine.context(post, &replicas);
-        let (likers, changes) = (shard.likers_mut(post), &mut all[at]);
-        let mut run: Vec<(Who<'_>, Dot)> = run
-            .iter()
-            .map(|like| (Who::of(&like.user), like.dot))
-            .collect();
-        if likers.len() <= run.len() * MERGED_FROM {
-            let left = likers.merge(context, &run, changes);
-            run = left.into_iter().map(|at| run[at]).collect();
-        }
-        for together in run.chunks(TOGETHER) {
-            let mut searches = Searches::with_capacity(together.len());
-            let mut places: Vec<Place> = together
-                .iter()
-                .map(|(who, _)| searches.begin(likers, *who))
-                .collect();
-            searches.go_on();
-            for ((who, dot), place) in together.iter().zip(&mut places) {
-                let mut dots = likers.dots_at(place, *who);
-                if !dots.contains(dot) {
-                    dots.push(*dot);
-                    likers.set_at(*place, context, *who, &dots, changes);
-                }
-            }
-        }
-    }
-    all
-}
-
-/// The dot's event is applied: an orphan removal of it has done its work.
-fn resolve(engine: &Engine, orphans: &mut Orphans, dot: Dot, sums: &mut RangeSums) {
-    if let Some(orphan) = orphans.resolve(dot) {
-        let replicas = engine.replicas.all();
-        let (range, change) = engine.orphan_gone(dot, &orphan, &replicas);
-        sums.add(range, change);
     }
 }
 

@@ -4,14 +4,15 @@
 use hashbrown::HashTable;
 use hashbrown::hash_table::Entry;
 
-use super::Liker;
 use super::packed::{packed, unpacked};
 use super::shorts::{NoPage, Shorts};
 use super::table::{SlotHint, Span, Table};
+use super::{Compact, Liker};
 use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::prefetch::prefetch;
 use crate::crdt::user_key::{Key, Long, Short, Who};
 use crate::ids::UserId;
+use crate::limits::BUCKET_LIKERS_MAX;
 
 /// See the module. Each user stands in one place only. The fields lie in this order, so that the first and the last tell all of
 /// the memory that a search begins with.
@@ -87,27 +88,21 @@ impl Bucket {
         }
     }
 
-    /// Puts in new users with one dot each, whose hashes ascend, in one pass over the table. Returns the places of those whom it
-    /// did not put in: who may be here already, or has no short key.
-    pub fn merge(&mut self, likers: &[(Who<'_>, Dot)]) -> Vec<usize> {
-        let is_short = |(who, _): &(Who<'_>, Dot)| matches!(who.key, Key::Short(_));
-        if self.others.is_some() || !likers.iter().any(is_short) {
-            return (0..likers.len()).collect();
+    /// Puts in new likers, which ascend, in one pass over the table, and splits what is too large then. The places of those whom
+    /// it did not put in, for they may be here already, are added to `left`.
+    pub fn merge(self, likers: &[Compact], left: &mut Vec<usize>) -> Vec<Self> {
+        if self.others.is_some() || likers.is_empty() {
+            left.extend(0..likers.len());
+            return vec![self];
         }
         let mut all: Vec<(Short, u64)> = Vec::with_capacity(self.len() + likers.len());
-        let mut left = Vec::new();
         let mut new = likers.iter().enumerate().peekable();
         let mut put_below = |all: &mut Vec<(Short, u64)>, below: Option<Short>| {
-            while let Some((at, (who, dot))) =
-                new.next_if(|(_, (who, _))| below.is_none_or(|below| who.order() < below))
-            {
-                match (who.key, packed(&[*dot])) {
-                    (Key::Short(key), Some(value))
-                        if all.last().is_none_or(|last| last.0 < key) =>
-                    {
-                        all.push((key, value));
-                    }
-                    _ => left.push(at),
+            let is_below = |liker: &Compact| below.is_none_or(|below| liker.key < below);
+            while let Some((at, liker)) = new.next_if(|(_, liker)| is_below(liker)) {
+                match all.last().is_none_or(|last| last.0 < liker.key) {
+                    true => all.push((liker.key, liker.dot)),
+                    false => left.push(at),
                 }
             }
         };
@@ -116,9 +111,25 @@ impl Bucket {
             all.push((key, value));
         });
         put_below(&mut all, None);
-        self.set_short(&all);
-        self.changed = true;
-        left
+        let mut buckets = Vec::new();
+        Self::cut(self.span, &all, &mut buckets);
+        buckets
+    }
+
+    /// Buckets of users with short keys, which ascend: as many as it takes.
+    fn cut(span: Span, all: &[(Short, u64)], buckets: &mut Vec<Self>) {
+        let middle = span.middle().filter(|_| all.len() > BUCKET_LIKERS_MAX);
+        if let Some(middle) = middle {
+            let (lower, upper) = span.cut(middle);
+            let below = all.partition_point(|(key, _)| *key < middle);
+            Self::cut(lower, &all[..below], buckets);
+            Self::cut(upper, &all[below..], buckets);
+            return;
+        }
+        let mut bucket = Self::new(span);
+        bucket.set_short(all);
+        bucket.changed = true;
+        buckets.push(bucket);
     }
 
     fn put_all(&mut self, likers: &[(Who<'_>, &Dots)]) {
@@ -146,7 +157,7 @@ impl Bucket {
     pub fn look(&self, who: Who<'_>) -> (SlotHint, Dots) {
         let (seen, value) = self.value(who.key);
         if let Some(value) = value {
-            return (seen, unpacked(value));
+            return (seen, Dots::from_buf([unpacked(value)]));
         }
         let hash = table_hash(who.order());
         let whole = self.whole();
@@ -166,13 +177,14 @@ impl Bucket {
             && let Some(old) = self.put_value(who.key, value, seen)
         {
             return match old {
-                Some(old) => unpacked(old),
+                Some(old) => Dots::from_buf([unpacked(old)]),
                 None if self.whole().is_none() => Dots::new(),
                 None => self.put_whole(who, &[]),
             };
         }
         let whole = self.put_whole(who, dots);
-        self.remove_value(who.key).map_or(whole, unpacked)
+        let old = self.remove_value(who.key);
+        old.map_or(whole, |old| Dots::from_buf([unpacked(old)]))
     }
 
     fn value(&self, key: Key) -> (SlotHint, Option<u64>) {
@@ -342,7 +354,7 @@ fn compact<K>(
         Liker {
             user: key.user(),
             hash: key.hash(),
-            dots: unpacked(value),
+            dots: Dots::from_buf([unpacked(value)]),
         }
     })
 }

@@ -4,6 +4,7 @@
 //! split, so that growth never moves more than one bucket.
 
 mod bucket;
+mod compact;
 mod many;
 mod packed;
 mod searches;
@@ -11,6 +12,7 @@ mod shorts;
 mod table;
 
 use bucket::Bucket;
+pub use compact::Compact;
 pub use searches::Searches;
 use table::{SlotHint, Span};
 
@@ -149,48 +151,37 @@ impl Likers {
         old
     }
 
-    /// Puts in many users with one dot each, whose hashes ascend, bucket by bucket: less than a search for each, unless there are many
-    /// times as many already. Returns the places of those whom it did not put in, for who may be there already.
+    /// Puts in many likers that ascend, bucket by bucket: less than a search for each, unless there are many times as many
+    /// already. Returns the places of those whom it did not put in, for who may be there already.
     pub fn merge(
         &mut self,
         context: PostContext<'_>,
-        likers: &[(Who<'_>, Dot)],
+        likers: &[Compact],
         changes: &mut Changes,
     ) -> Vec<usize> {
-        let mut all_left = Vec::new();
+        let mut left = Vec::new();
         let mut from = 0;
-        while let Some((who, _)) = likers.get(from) {
-            let place = self.place(who.order());
-            let (_, end) = self.range_at(place);
-            let count = likers[from..].partition_point(|(who, _)| who.order() <= end);
+        self.starts.clear();
+        for bucket in std::mem::take(&mut self.buckets) {
+            let end = bucket.span().to;
+            let count = likers[from..].partition_point(|liker| liker.order() <= end);
             let here = &likers[from..from + count];
-            let left = self.buckets[place].merge(here);
-            let mut left = left.into_iter().peekable();
-            for (at, (who, dot)) in here.iter().enumerate() {
-                match left.next_if_eq(&at) {
-                    Some(at) => all_left.push(from + at),
-                    None => changes.add_liker(context, who.hash(), &[*dot]),
+            let left_before = left.len();
+            for bucket in bucket.merge(here, &mut left) {
+                self.starts.push(bucket.span().from);
+                self.buckets.push(bucket);
+            }
+            let left_here = &mut left[left_before..];
+            let mut is_left = left_here.iter().peekable();
+            for (at, liker) in here.iter().enumerate() {
+                if is_left.next_if_eq(&&at).is_none() {
+                    changes.add_liker(context, liker.hash(), &[liker.dot()]);
                 }
             }
-            self.split_large(place, end);
+            left_here.iter_mut().for_each(|at| *at += from);
             from += count;
         }
-        all_left
-    }
-
-    /// Splits the buckets from this one up to the one that ends there until none is too large.
-    fn split_large(&mut self, from: usize, end: u64) {
-        let mut place = from;
-        while place < self.buckets.len() && self.starts[place] <= end {
-            let buckets = self.buckets.len();
-            if self.buckets[place].len() > BUCKET_LIKERS_MAX {
-                self.split(place);
-            }
-            // One that cannot be split stays as it is.
-            if self.buckets.len() == buckets {
-                place += 1;
-            }
-        }
+        left
     }
 
     fn put(&mut self, (place, seen): (usize, SlotHint), who: Who<'_>, dots: &[Dot]) -> Dots {
@@ -231,9 +222,8 @@ impl Likers {
     }
 
     fn split(&mut self, place: usize) {
-        let (from, to) = self.range_at(place);
-        if from < to {
-            self.begin_bucket(from + 1 + share_of(to - from, from));
+        if let Some(at) = self.buckets[place].span().middle() {
+            self.begin_bucket(at);
         }
     }
 
@@ -362,14 +352,6 @@ impl Part {
         }
         Self { bucket }
     }
-}
-
-/// From a third to two thirds of a width, by chance that is the same everywhere. Hashes are spread evenly, so buckets that
-/// were halved would all grow through one size at one time, and what memory they give back would fit none of them.
-fn share_of(width: u64, chance: u64) -> u64 {
-    let chance = chance.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
-    let share = (1 << 16) + chance;
-    (u128::from(width) * u128::from(share) / (3 << 16)) as u64
 }
 
 #[cfg(test)]
@@ -618,12 +600,22 @@ mod tests {
             }
             // Of those with one hash, in the order in which they came.
             new.sort_by_key(|(user, _)| UserHash::of(user).order());
-            let sorted: Vec<(Who<'_>, Dot)> = new.iter().map(|(user, dot)| (Who::of(user), *dot)).collect();
-            let left = merged.merge(context, &sorted, &mut changes);
+            let (mut compact, mut left) = (Vec::new(), Vec::new());
+            for (user, dot) in &new {
+                match Compact::of(Who::of(user), *dot) {
+                    Some(liker) => compact.push(liker),
+                    None => left.push((user.clone(), *dot)),
+                }
+            }
+            let left_of_them = merged.merge(context, &compact, &mut changes);
+            let left_of_them = left_of_them.into_iter().map(|at| compact[at]);
+            left.extend(left_of_them.map(|liker| (liker.user(), liker.dot())));
             // Before any other write can split them.
             prop_assert!(merged.buckets.iter().all(|bucket| bucket.len() <= BUCKET_LIKERS_MAX));
-            for at in left {
-                add(&mut merged, context, sorted[at], &mut changes);
+            prop_assert_eq!(merged.ranges().first().map(|range| range.0), Some(0));
+            prop_assert_eq!(merged.ranges().last().map(|range| range.1), Some(u64::MAX));
+            for (user, dot) in &left {
+                add(&mut merged, context, (Who::of(user), *dot), &mut changes);
             }
             prop_assert!(merged.is_placed());
             // Dots of one user stand in any order.

@@ -1,6 +1,6 @@
 //! A dot in eight bytes, or, beside a few others that are near it, in four.
 
-use crate::crdt::dot::{Dot, Dots, ReplicaIndex};
+use crate::crdt::dot::{Dot, ReplicaIndex};
 use crate::limits::REPLICAS_MAX;
 
 /// A dot in eight bytes: number, then replica. Never zero, for numbers begin with 1.
@@ -17,10 +17,11 @@ pub(super) fn packed(dots: &[Dot]) -> Option<u64> {
     fits.then(|| seq << REPLICA_BITS | u64::from(replica.0))
 }
 
-pub(super) fn unpacked(value: u64) -> Dots {
-    let replica = ReplicaIndex((value & REPLICA) as u32);
-    let seq = value >> REPLICA_BITS;
-    Dots::from_buf([Dot { seq, replica }])
+pub(super) fn unpacked(value: u64) -> Dot {
+    Dot {
+        seq: value >> REPLICA_BITS,
+        replica: ReplicaIndex((value & REPLICA) as u32),
+    }
 }
 
 /// Bits of a dot's number that stand in its place on a page.

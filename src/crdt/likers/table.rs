@@ -25,12 +25,26 @@ impl Span {
         (Self { from, to: at - 1 }, Self { from: at, to })
     }
 
+    /// Where a bucket that is too large is split. None of a single hash.
+    pub fn middle(self) -> Option<u64> {
+        let Self { from, to } = self;
+        (from < to).then(|| from + 1 + share_of(to - from, from))
+    }
+
     /// By what a key's distance from the first is multiplied, so that the upper half of the product is its home among so many.
     fn scale(self, homes: u32) -> u64 {
         let width = u128::from(self.to - self.from) + 1;
         let scale = (u128::from(homes) << 64) / width;
         scale.try_into().unwrap_or(u64::MAX)
     }
+}
+
+/// From a third to two thirds of a width, by chance that is the same everywhere. Hashes are spread evenly, so buckets that
+/// were halved would all grow through one size at one time, and what memory they give back would fit none of them.
+fn share_of(width: u64, chance: u64) -> u64 {
+    let chance = chance.wrapping_mul(0x9e37_79b9_7f4a_7c15) >> 48;
+    let share = (1 << 16) + chance;
+    (u128::from(width) * u128::from(share) / (3 << 16)) as u64
 }
 
 /// A key whose highest bits place it.
