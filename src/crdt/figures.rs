@@ -6,6 +6,8 @@
 
 use std::collections::{BTreeMap, HashMap};
 
+use smallvec::SmallVec;
+
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::ReplicaIndex;
 use crate::crdt::fingerprint::Fingerprint;
@@ -32,8 +34,8 @@ impl LikesEntry {
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Figures {
-    /// In the order of local numbers.
-    likes: Vec<LikesEntry>,
+    /// In the order of local numbers. One stands here itself: of most posts there are no more.
+    likes: SmallVec<[LikesEntry; 1]>,
     counters: BTreeMap<CounterName, PnCounter>,
     likers: u64,
     updated_at_ms: u64,

@@ -53,6 +53,9 @@ impl<'a> Plan<'a> {
                 items: vec![Planned::default(); here.len()],
             };
         }
+        for run in runs(here, prepared) {
+            shard.prefetch(prepared[run[0]].post);
+        }
         let mut items = vec![Planned::default(); here.len()];
         let mut searches = Searches::with_capacity(here.len());
         let mut from = 0;

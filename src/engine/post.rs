@@ -5,7 +5,7 @@
 //! so that one hot post uses every core.
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 
 use hashbrown::HashMap;
 use parking_lot::{Mutex, MutexGuard, RwLock};
@@ -13,7 +13,7 @@ use parking_lot::{Mutex, MutexGuard, RwLock};
 use crate::crdt::changes::Changes;
 use crate::crdt::figures::Figures;
 use crate::crdt::fingerprint::{PostHash, RANGES};
-use crate::crdt::prefetch::prefetch;
+use crate::crdt::prefetch::prefetch_whole;
 use crate::ids::PostId;
 
 /// A post's place in the directory of this process. Never stored or sent.
@@ -40,7 +40,11 @@ pub struct Post {
     changes: AtomicU64,
     /// Whether the store has it in rows of its own. Once it has, it keeps them.
     owns_rows: AtomicBool,
+    /// Where its home shard has its likers while it is small: [`NO_PLACE`] where it has none. Guarded by the lock of that shard.
+    place: AtomicU32,
 }
+
+const NO_PLACE: u32 = u32::MAX;
 
 impl Post {
     fn new(number: PostNumber, id: PostId) -> Self {
@@ -56,6 +60,7 @@ impl Post {
             kept: AtomicBool::new(false),
             changes: AtomicU64::new(0),
             owns_rows: AtomicBool::new(false),
+            place: AtomicU32::new(NO_PLACE),
         }
     }
 
@@ -126,6 +131,16 @@ impl Post {
 
     pub(super) fn set_owns_rows(&self) {
         self.owns_rows.store(true, Ordering::Release);
+    }
+
+    pub(super) fn place(&self) -> Option<u32> {
+        let place = self.place.load(Ordering::Relaxed);
+        (place != NO_PLACE).then_some(place)
+    }
+
+    pub(super) fn set_place(&self, place: Option<u32>) {
+        self.place
+            .store(place.unwrap_or(NO_PLACE), Ordering::Relaxed);
     }
 
     pub(super) fn is_kept(&self) -> bool {
@@ -235,7 +250,7 @@ impl Directory {
         if ids.len() > 1 {
             for id in ids.clone() {
                 if let Some(post) = self.part(id).read().get(id) {
-                    prefetch(&**post);
+                    prefetch_whole(&**post);
                 }
             }
         }

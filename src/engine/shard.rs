@@ -10,20 +10,36 @@ use hashbrown::HashMap;
 
 use crate::crdt::dot::Dots;
 use crate::crdt::likers::Likers;
+use crate::crdt::prefetch::prefetch_whole;
 use crate::crdt::user_key::Who;
 use crate::engine::post::{Post, PostNumber, range_of_shard};
 
-/// Likers of one post in one shard.
+/// Likers of one post in one shard, in two lines of memory.
+#[repr(align(64))]
 struct Part {
     likers: Likers,
     /// Whether the part stands in the shard's list of changed ones.
     listed: bool,
 }
 
+const _: () = assert!(size_of::<Part>() == 128);
+
+impl Part {
+    fn of((from, to): (u64, u64)) -> Self {
+        Self {
+            likers: Likers::new(from, to),
+            listed: false,
+        }
+    }
+}
+
 pub struct Shard {
     index: usize,
     shards: usize,
-    parts: HashMap<PostNumber, Part, FixedState>,
+    /// Of small posts, whose home this is.
+    small: SmallParts,
+    /// Of posts that are spread.
+    wide: HashMap<PostNumber, Part, FixedState>,
     /// Posts with likers that changed since the last checkpoint took them, each once.
     changed: Vec<Arc<Post>>,
 }
@@ -33,7 +49,8 @@ impl Shard {
         Self {
             index,
             shards,
-            parts: HashMap::default(),
+            small: SmallParts::default(),
+            wide: HashMap::default(),
             changed: Vec::new(),
         }
     }
@@ -44,24 +61,58 @@ impl Shard {
     }
 
     pub fn dots(&self, post: &Post, who: Who<'_>) -> Dots {
-        let part = self.parts.get(&post.number);
-        part.map_or_else(Dots::new, |part| part.likers.dots(who))
+        let likers = self.likers(post);
+        likers.map_or_else(Dots::new, |likers| likers.dots(who))
     }
 
     pub fn likers(&self, post: &Post) -> Option<&Likers> {
-        self.parts.get(&post.number).map(|part| &part.likers)
+        let part = match post.is_wide() {
+            true => self.wide.get(&post.number),
+            false => self.small_place(post).map(|place| self.small.get(place)),
+        };
+        part.map(|part| &part.likers)
+    }
+
+    /// Asks for the memory of the post's likers, if it is small. That of the post is there.
+    pub fn prefetch(&self, post: &Post) {
+        if let Some(place) = self.small_place(post) {
+            prefetch_whole(self.small.get(place));
+        }
+    }
+
+    /// A small post has a place in its home shard only.
+    fn small_place(&self, post: &Post) -> Option<u32> {
+        let is_home = !post.is_wide() && post.home(self.shards) == self.index;
+        is_home.then(|| post.place()).flatten()
+    }
+
+    fn part_mut(&mut self, post: &Post) -> Option<&mut Part> {
+        match post.is_wide() {
+            true => self.wide.get_mut(&post.number),
+            false => self
+                .small_place(post)
+                .map(|place| self.small.get_mut(place)),
+        }
     }
 
     /// The post's likers for a change: the post is listed for the next checkpoint.
     pub fn likers_mut(&mut self, post: &Arc<Post>) -> &mut Likers {
-        let (index, shards) = (self.index, self.shards);
-        let part = self.parts.entry(post.number).or_insert_with(|| {
-            let (from, to) = range_of(post, index, shards);
-            Part {
-                likers: Likers::new(from, to),
-                listed: false,
+        let range = range_of(post, self.index, self.shards);
+        let part = match (post.is_wide(), post.place()) {
+            (true, _) => self
+                .wide
+                .entry(post.number)
+                .or_insert_with(|| Part::of(range)),
+            (false, place) => {
+                debug_assert_eq!(post.home(self.shards), self.index, "a small post's home");
+                let place = place.unwrap_or_else(|| {
+                    let place = self.small.add(Part::of(range));
+                    post.set_place(Some(place));
+                    place
+                });
+                self.small.get_mut(place)
             }
-        });
+        };
         if !part.listed {
             part.listed = true;
             self.changed.push(post.clone());
@@ -77,31 +128,74 @@ impl Shard {
 
     /// Takes a post's likers out, to spread them over all shards.
     pub fn take(&mut self, post: &Post) -> Option<Likers> {
-        self.parts.remove(&post.number).map(|part| part.likers)
+        let place = self.small_place(post)?;
+        post.set_place(None);
+        Some(self.small.take(place).likers)
     }
 
     /// Posts that changed since this was last asked. What is still to be taken of them is known by
     /// their likers.
     pub fn take_changed(&mut self) -> Vec<Arc<Post>> {
-        for post in &self.changed {
-            if let Some(part) = self.parts.get_mut(&post.number) {
+        let changed = std::mem::take(&mut self.changed);
+        for post in &changed {
+            if let Some(part) = self.part_mut(post) {
                 part.listed = false;
             }
         }
-        std::mem::take(&mut self.changed)
+        changed
     }
 
     /// All of a post's likers here go into the next checkpoint.
     pub fn mark_changed(&mut self, post: &Arc<Post>) {
-        if self.parts.contains_key(&post.number) {
+        if self.likers(post).is_some() {
             self.likers_mut(post).mark_all_changed();
         }
     }
 
     /// The ranges of a post's buckets that changed since this was last asked.
     pub fn take_changed_ranges(&mut self, post: &Post) -> Vec<(u64, u64)> {
-        let part = self.parts.get_mut(&post.number);
+        let part = self.part_mut(post);
         part.map_or_else(Vec::new, |part| part.likers.take_changed())
+    }
+}
+
+/// Parts by place, in pages: none moves when there are more.
+#[derive(Default)]
+struct SmallParts {
+    pages: Vec<Vec<Part>>,
+    /// Places that nobody has.
+    free: Vec<u32>,
+}
+
+/// Parts of a page.
+const PAGE: usize = 256;
+
+impl SmallParts {
+    fn get(&self, place: u32) -> &Part {
+        &self.pages[place as usize / PAGE][place as usize % PAGE]
+    }
+
+    fn get_mut(&mut self, place: u32) -> &mut Part {
+        &mut self.pages[place as usize / PAGE][place as usize % PAGE]
+    }
+
+    fn add(&mut self, part: Part) -> u32 {
+        if let Some(place) = self.free.pop() {
+            *self.get_mut(place) = part;
+            return place;
+        }
+        if self.pages.last().is_none_or(|page| page.len() == PAGE) {
+            self.pages.push(Vec::with_capacity(PAGE));
+        }
+        let pages = self.pages.len();
+        let page = self.pages.last_mut().expect("just seen to");
+        page.push(part);
+        ((pages - 1) * PAGE + page.len() - 1) as u32
+    }
+
+    fn take(&mut self, place: u32) -> Part {
+        self.free.push(place);
+        std::mem::replace(self.get_mut(place), Part::of((0, u64::MAX)))
     }
 }
 

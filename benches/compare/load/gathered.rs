@@ -1,9 +1,11 @@
 //! One like a call, from many tasks of one client that gathers them.
 
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use hdrhistogram::Histogram;
 use likewise::client::Client;
+use parking_lot::Mutex;
 use rand::SeedableRng;
 use rand::rngs::SmallRng;
 use serde_json::Value;
@@ -34,6 +36,8 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
     let client = client.gather_calls().connect().await?;
     let watch = Watch::start(arguments.pid)?;
     let end = Instant::now() + Duration::from_secs_f64(arguments.seconds);
+    // One for all: those of each task would be in no cache when its answer comes.
+    let latency_us = Arc::new(Mutex::new(latencies()?));
     let mut tasks = JoinSet::new();
     for number in 0..arguments.tasks {
         let users = Users {
@@ -42,23 +46,30 @@ pub async fn run(arguments: Arguments) -> anyhow::Result<Value> {
             at: 0,
             rng: SmallRng::seed_from_u64(number),
         };
-        tasks.spawn(like(client.clone(), users, end));
+        tasks.spawn(like(client.clone(), users, end, latency_us.clone()));
     }
-    let mut latency_us = latencies()?;
     while let Some(task) = tasks.join_next().await {
-        latency_us.add(task??)?;
+        task??;
     }
+    let latency_us = latency_us.lock();
     let rate = figures::rate(latency_us.len(), watch.stop()?);
     Ok(figures::joined(rate, figures::latency(&latency_us)))
 }
 
-async fn like(client: Client, mut users: Users, end: Instant) -> anyhow::Result<Histogram<u64>> {
-    let mut latency_us = latencies()?;
-    while Instant::now() < end {
+async fn like(
+    client: Client,
+    mut users: Users,
+    end: Instant,
+    latency_us: Arc<Mutex<Histogram<u64>>>,
+) -> anyhow::Result<()> {
+    loop {
         let user = format!("u{}", users.next());
         let since = Instant::now();
+        if since >= end {
+            return Ok(());
+        }
         client.like("gathered", &user).await?;
-        latency_us.record(since.elapsed().as_micros() as u64)?;
+        let took = since.elapsed().as_micros() as u64;
+        latency_us.lock().record(took)?;
     }
-    Ok(latency_us)
 }

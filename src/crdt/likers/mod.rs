@@ -16,6 +16,8 @@ pub use compact::Compact;
 pub use searches::Searches;
 use table::{SlotHint, Span};
 
+use smallvec::{SmallVec, smallvec};
+
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots};
 use crate::crdt::user_key::{UserHash, Who};
@@ -48,16 +50,17 @@ pub struct Place {
 #[derive(Debug, Clone)]
 pub struct Likers {
     /// The first hash of each bucket's range, ascending and never empty; a range ends where the next begins.
-    starts: Vec<u64>,
-    buckets: Vec<Bucket>,
+    starts: SmallVec<[u64; 1]>,
+    /// One stands here itself: there are many small posts.
+    buckets: SmallVec<[Bucket; 1]>,
 }
 
 impl Likers {
     /// An empty set for users whose hash lies in `from..=to`.
     pub fn new(from: u64, to: u64) -> Self {
         Self {
-            starts: vec![from],
-            buckets: vec![Bucket::new(Span { from, to })],
+            starts: smallvec![from],
+            buckets: smallvec![Bucket::new(Span { from, to })],
         }
     }
 
@@ -207,7 +210,7 @@ impl Likers {
         }
     }
 
-    /// The place of the bucket that a hash belongs to. Of small posts there are many, and where their starts are is in no cache.
+    /// The place of the bucket that a hash belongs to.
     fn place(&self, hash: u64) -> usize {
         if self.buckets.len() == 1 {
             return 0;
