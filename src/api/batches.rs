@@ -154,9 +154,8 @@ fn like_ids(namer: &Namer<'_>, command: &Command, done: &Done) -> ItemLikeIds {
     let (Command::Like { post, user } | Command::Unlike { post, user, .. }) = command else {
         return ItemLikeIds::default();
     };
-    let made: Vec<_> = done.dot.into_iter().collect();
     ItemLikeIds {
-        like_id: namer.together((post, user), &made),
+        like_id: namer.together((post, user), done.dot.as_slice()),
         removed_like_ids: namer.each((post, user), &done.removed),
     }
 }

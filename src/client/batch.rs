@@ -7,6 +7,9 @@ use crate::wire::v1;
 use crate::wire::v1::Operation;
 use crate::wire::v1::write_batch::Users;
 
+/// Bytes of a user's name that is called short.
+const SHORT_NAME: usize = 16;
+
 /// Many writes, applied in their order for each post and user.
 #[derive(Debug, Clone)]
 pub struct Batch {
@@ -41,6 +44,14 @@ impl Batch {
     /// An empty batch with a request id of its own.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// Makes room for so many writes more, of users with short names.
+    pub(super) fn reserve(&mut self, writes: usize) {
+        self.operations.reserve(writes);
+        self.posts.indexes.reserve(writes);
+        self.users.reserve(writes * SHORT_NAME);
+        self.user_lengths.reserve(writes);
     }
 
     /// Asks for the like ids of each item.

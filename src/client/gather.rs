@@ -168,7 +168,9 @@ impl Gatherer {
         // Whoever is about to call does so before the batch leaves.
         tokio::task::yield_now().await;
         let mut batch = Batch::new().include_like_ids().include_figures();
-        let mut answers = Vec::new();
+        let waiting = (self.asks.len() + 1).min(BATCH_CALLS_MAX);
+        batch.reserve(waiting);
+        let mut answers = Vec::with_capacity(waiting);
         let mut next = Some(first);
         while let Some(Ask { item, answer }) = next {
             match item {

@@ -5,12 +5,16 @@
 //! to clients; none is a secret.
 
 use data_encoding::BASE64URL_NOPAD;
-use xxhash_rust::xxh3::{Xxh3Default, xxh3_64};
+use smallvec::SmallVec;
+use xxhash_rust::xxh3::xxh3_64;
 
 use crate::codec::reader::{DecodeError, Reader, put_prefixed, put_replica, put_varint};
 use crate::ids::{ClusterId, PostId, Replica, UserId};
 use crate::limits::{ID_BYTES_MAX, REMOVED_DOTS_MAX, TOKEN_CHARS_MAX, TOKEN_ENTRIES_MAX};
 use crate::versions::TOKEN_FORMAT;
+
+/// What is sealed has seldom more bytes.
+const USUAL_BYTES: usize = 96;
 
 const TOKEN: u8 = b'T';
 const LIKE_ID: u8 = b'L';
@@ -63,7 +67,7 @@ pub fn encode_like_id<'a>(
     (post, user): (&PostId, &UserId),
     dots: impl Iterator<Item = (&'a Replica, u64)>,
 ) -> String {
-    let mut sorted: Vec<_> = dots.collect();
+    let mut sorted: SmallVec<[_; 1]> = dots.collect();
     sorted.sort();
     seal(LIKE_ID, cluster, |bytes| {
         bytes.extend_from_slice(&binding(post, user));
@@ -114,11 +118,10 @@ fn post_binding(post: &PostId) -> [u8; 8] {
 }
 
 fn binding(post: &PostId, user: &UserId) -> [u8; 8] {
-    let mut hasher = Xxh3Default::new();
-    hasher.update(post.as_bytes());
-    hasher.update(&[0]);
-    hasher.update(user.text().as_bytes());
-    hasher.digest().to_be_bytes()
+    let mut both: SmallVec<[u8; 128]> = SmallVec::from_slice(post.as_bytes());
+    both.push(0);
+    both.extend_from_slice(user.text().as_bytes());
+    xxh3_64(&both).to_be_bytes()
 }
 
 fn cluster_tag(cluster: &ClusterId) -> [u8; 4] {
@@ -134,7 +137,8 @@ fn put_entries(bytes: &mut Vec<u8>, entries: &[(&Replica, u64)]) {
 }
 
 fn seal(kind: u8, cluster: &ClusterId, put_body: impl FnOnce(&mut Vec<u8>)) -> String {
-    let mut bytes = vec![kind, TOKEN_FORMAT];
+    let mut bytes = Vec::with_capacity(USUAL_BYTES);
+    bytes.extend_from_slice(&[kind, TOKEN_FORMAT]);
     bytes.extend_from_slice(&cluster_tag(cluster));
     put_body(&mut bytes);
     let checksum = crc32fast::hash(&bytes);

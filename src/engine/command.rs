@@ -61,10 +61,11 @@ impl Command {
         FIGURES + texts
     }
 
-    fn digest(&self, hasher: &mut Xxh3Default) {
+    /// What a digest is made of.
+    fn spell(&self, into: &mut Vec<u8>) {
         let mut field = |bytes: &[u8]| {
-            hasher.update(&(bytes.len() as u64).to_le_bytes());
-            hasher.update(bytes);
+            into.extend_from_slice(&(bytes.len() as u64).to_le_bytes());
+            into.extend_from_slice(bytes);
         };
         match self {
             Self::Like { post, user } => {
@@ -107,8 +108,11 @@ impl Write {
     /// Frozen hash of the contents: a retry has the same, also after a restart and an upgrade.
     pub fn digest(&self) -> u64 {
         let mut hasher = Xxh3Default::new();
+        let mut spelled = Vec::new();
         for command in &self.commands {
-            command.digest(&mut hasher);
+            spelled.clear();
+            command.spell(&mut spelled);
+            hasher.update(&spelled);
         }
         hasher.digest()
     }

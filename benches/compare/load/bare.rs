@@ -5,6 +5,10 @@ use std::future::{Ready, ready};
 use std::net::Ipv4Addr;
 use std::task::{Context, Poll};
 
+use likewise::limits::{
+    CLIENT_CONNECTION_WINDOW, CLIENT_KEEPALIVE_INTERVAL, CLIENT_KEEPALIVE_TIMEOUT,
+    CLIENT_STREAM_WINDOW,
+};
 use likewise::wire::v1::LikeRequest;
 use tokio::net::TcpListener;
 use tonic::body::Body;
@@ -20,7 +24,10 @@ pub async fn serve() -> anyhow::Result<()> {
     println!("ready {}", listener.local_addr()?);
     let incoming = TcpIncoming::from(listener).with_nodelay(Some(true));
     tonic::transport::Server::builder()
-        .http2_adaptive_window(Some(true))
+        .http2_keepalive_interval(Some(CLIENT_KEEPALIVE_INTERVAL))
+        .http2_keepalive_timeout(Some(CLIENT_KEEPALIVE_TIMEOUT))
+        .initial_stream_window_size(CLIENT_STREAM_WINDOW)
+        .initial_connection_window_size(CLIENT_CONNECTION_WINDOW)
         .add_service(Bare)
         .serve_with_incoming(incoming)
         .await?;

@@ -1,5 +1,6 @@
 //! One like a call, from many tasks of one client that gathers them.
 
+use std::fmt::Write;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -62,8 +63,10 @@ async fn like(
     end: Instant,
     latency_us: Arc<Mutex<Histogram<u64>>>,
 ) -> anyhow::Result<()> {
+    let mut user = String::new();
     loop {
-        let user = format!("u{}", users.next());
+        user.clear();
+        write!(user, "u{}", users.next())?;
         let since = Instant::now();
         if since >= end {
             return Ok(());
