@@ -205,3 +205,43 @@ fn range_of(post: &Post, shard: usize, shards: usize) -> (u64, u64) {
         false => (0, u64::MAX),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::crdt::dot::{Dot, ReplicaIndex};
+    use crate::crdt::likers::Liker;
+    use crate::engine::post::Directory;
+    use crate::ids::{PostId, UserId};
+
+    fn liker(user: &str) -> Liker {
+        let (seq, replica) = (1, ReplicaIndex(0));
+        let user = UserId::new(user).expect("valid");
+        Liker::new(user, Dots::from_buf([Dot { seq, replica }]))
+    }
+
+    #[test]
+    fn every_small_post_has_a_place_of_its_own_and_one_that_is_left_is_empty_for_the_next() {
+        let (directory, mut shard) = (Directory::default(), Shard::new(0, 1));
+        let post = |number: usize| {
+            let id = PostId::new(&format!("p{number}")).expect("valid");
+            directory.get_or_create(&id)
+        };
+        let many = 2 * PAGE + 3;
+        for number in 0..many {
+            let likers = shard.likers_mut(&post(number));
+            likers.adopt(&liker(&format!("u{number}")));
+        }
+        let left = shard.take(&post(7)).expect("has likers");
+        assert!(left.iter().eq([liker("u7")]));
+        assert!(shard.likers(&post(7)).is_none() && shard.take(&post(7)).is_none());
+        assert!(shard.likers_mut(&post(many)).is_empty());
+        assert_eq!(post(many).place(), Some(7), "the place that was left");
+        for number in (0..many).filter(|number| *number != 7) {
+            let likers = shard.likers(&post(number)).expect("has likers");
+            assert!(likers.iter().eq([liker(&format!("u{number}"))]));
+        }
+        assert_eq!(shard.take_changed().len(), many + 1);
+        assert!(shard.take_changed().is_empty());
+    }
+}
