@@ -157,7 +157,7 @@ impl Bucket {
     pub fn look(&self, who: Who<'_>) -> (SlotHint, Dots) {
         let (seen, value) = self.value(who.key);
         if let Some(value) = value {
-            return (seen, Dots::from_buf([unpacked(value)]));
+            return (seen, one_dot(value));
         }
         let hash = table_hash(who.order());
         let whole = self.whole();
@@ -177,14 +177,13 @@ impl Bucket {
             && let Some(old) = self.put_value(who.key, value, seen)
         {
             return match old {
-                Some(old) => Dots::from_buf([unpacked(old)]),
+                Some(old) => one_dot(old),
                 None if self.whole().is_none() => Dots::new(),
                 None => self.put_whole(who, &[]),
             };
         }
         let whole = self.put_whole(who, dots);
-        let old = self.remove_value(who.key);
-        old.map_or(whole, |old| Dots::from_buf([unpacked(old)]))
+        self.remove_value(who.key).map_or(whole, one_dot)
     }
 
     fn value(&self, key: Key) -> (SlotHint, Option<u64>) {
@@ -345,6 +344,10 @@ impl Bucket {
     }
 }
 
+fn one_dot(packed: u64) -> Dots {
+    Dots::from_buf([unpacked(packed)])
+}
+
 fn compact<K>(
     likers: impl Iterator<Item = (K, u64)>,
     kind: fn(K) -> Key,
@@ -354,7 +357,7 @@ fn compact<K>(
         Liker {
             user: key.user(),
             hash: key.hash(),
-            dots: Dots::from_buf([unpacked(value)]),
+            dots: one_dot(value),
         }
     })
 }

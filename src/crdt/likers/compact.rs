@@ -5,8 +5,8 @@ use crate::crdt::dot::Dot;
 use crate::crdt::user_key::{Key, Short, UserHash, Who};
 use crate::ids::UserId;
 
-/// See the module. They stand in the order of their hashes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+/// See the module.
+#[derive(Debug, Clone, Copy)]
 pub struct Compact {
     pub(super) key: Short,
     /// Packed.

@@ -11,12 +11,12 @@ mod searches;
 mod shorts;
 mod table;
 
+use smallvec::{SmallVec, smallvec};
+
 use bucket::Bucket;
 pub use compact::Compact;
 pub use searches::Searches;
 use table::{SlotHint, Span};
-
-use smallvec::{SmallVec, smallvec};
 
 use crate::crdt::changes::{Changes, PostContext};
 use crate::crdt::dot::{Dot, Dots};
@@ -154,7 +154,7 @@ impl Likers {
         old
     }
 
-    /// Puts in many likers that ascend, bucket by bucket: less than a search for each, unless there are many times as many
+    /// Puts in many likers whose hashes ascend, bucket by bucket: less than a search for each, unless there are many times as many
     /// already. Returns the places of those whom it did not put in, for who may be there already.
     pub fn merge(
         &mut self,
